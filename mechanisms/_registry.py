@@ -1,0 +1,104 @@
+"""Looks things up by name. A name is a file name, so a lookup imports one file and no other."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from torch import nn
+
+from mechanisms._knobs import Knobs, configure, known
+from mechanisms._site import Setting, Site
+
+Entry = TypeVar("Entry")
+Module = TypeVar("Module", bound=type[nn.Module])
+Order = Literal["0", "N", "N log N", "N^1.5", "N^2"]
+Build = Callable[[Site], nn.Module]
+
+
+class Registry(Generic[Entry]):
+    """The entries of one package. Files that start with an underscore, and folders, are not entries."""
+
+    def __init__(self, package: str):
+        self.package = package
+        self.entries: dict[str, Entry] = {}
+
+    def names(self) -> list[str]:
+        """Every entry's name, in order, without importing any of them."""
+        files = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
+        return sorted(file.name for file in files if not file.ispkg and not file.name.startswith("_"))
+
+    def find(self, name: str) -> Entry:
+        """One entry; its file is imported the first time. Raises ValueError for an unknown name."""
+        if name not in self.entries:
+            known(self.package.rpartition(".")[2].removesuffix("s"), name, self.names(), of="attnbench")
+            importlib.import_module(f"{self.package}.{name}")
+        return self.entries[name]
+
+    def add(self, name: str, entry: Entry, module: str) -> None:
+        """Declares an entry; its name must be its file's."""
+        assert module.rpartition(".")[2] in (name, "__main__"), (
+            f"{name} is registered in {module}: name the file after it"
+        )
+        self.entries[name] = entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """What the bench knows of a mechanism before building it.
+
+    fits: the settings it can serve.
+    order: how its work grows with the number of tokens N, all else fixed.
+    bound_to_shape: whether its weights depend on the shape of the site.
+    version: raised when its behaviour changes, so that old rows keep their own ids.
+    """
+
+    name: str
+    module: type[nn.Module]
+    config: type[Knobs]
+    fits: frozenset[Setting]
+    order: Order
+    bound_to_shape: bool = False
+    version: int = 1
+
+
+mechanisms = Registry[Mechanism]("mechanisms")
+
+
+def register(
+    name: str,
+    config: type[Knobs],
+    *,
+    fits: Iterable[Setting],
+    order: Order,
+    bound_to_shape: bool = False,
+    version: int = 1,
+) -> Callable[[Module], Module]:
+    """Declares the class below it as a mechanism: a module made by `Class(site, config)`."""
+
+    def declare(module: Module) -> Module:
+        entry = Mechanism(
+            name=name,
+            module=module,
+            config=config,
+            fits=frozenset(fits),
+            order=order,
+            bound_to_shape=bound_to_shape,
+            version=version,
+        )
+        mechanisms.add(name, entry, module.__module__)
+        return module
+
+    return declare
+
+
+def build(name: str, site: Site, **knobs: Any) -> nn.Module:
+    """A fresh mechanism for a site; a knob left out keeps its default.
+
+    Raises ValueError for an unknown name or knob, a setting it does not serve, or a shape it refuses.
+    """
+    mechanism = mechanisms.find(name)
+    if site.setting not in mechanism.fits:
+        raise ValueError(f"{name} serves {', '.join(sorted(mechanism.fits))}; this site is a {site.setting}.")
+    return mechanism.module(site, configure(mechanism.config, knobs, of=name))

@@ -1,0 +1,121 @@
+"""Swin attention: softmax attention inside square windows, shifted by half a window in every second block.
+
+Liu et al., "Swin Transformer", ICCV 2021, sections 3.2 and equation 4. https://arxiv.org/abs/2103.14030
+Work N for a fixed window.
+Departs from the paper: the shift is left out along an axis that a single window covers, as the authors' code does;
+grids that the window does not divide are refused unless `pad` is on.
+"""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mechanisms._heads import head_channels
+from mechanisms._knobs import Knobs
+from mechanisms._registry import register
+from mechanisms._site import Site, Tokens
+
+
+class Config(Knobs):
+    heads: PositiveInt = 4
+    """number of heads; divides the channels"""
+    window: PositiveInt = 4
+    """side of a window in tokens"""
+    shift: bool = True
+    """whether windows of odd blocks are shifted by half a window"""
+    position: Literal["relative", "none"] = "relative"
+    """a learned bias for each relative place in a window, or nothing"""
+    pad: bool = False
+    """whether grids that the window does not divide are padded; padded tokens are seen by nobody"""
+
+    def idle(self) -> set[str]:
+        return {"shift"} if self.window == 1 else set()
+
+
+@register("swin", Config, fits=("grid",), order="N")
+class Swin(nn.Module):
+    allowed: Tensor | None
+    place: Tensor
+
+    def __init__(self, site: Site, config: Config):
+        super().__init__()
+        head_channels(site, config.heads, of="swin")
+        self.heads, self.window = config.heads, config.window
+        self.padding = padding(site, config)
+        self.shift = shift(site, config)
+        self.columns = (site.shape[1] + self.padding[1]) // config.window
+        self.windows = (site.shape[0] + self.padding[0]) // config.window * self.columns
+        self.q, self.k, self.v, self.out = (nn.Linear(site.channels, site.channels) for _ in range(4))
+        self.register_buffer("allowed", allowed(site, self.padding, self.shift, self.window), persistent=False)
+        self.bias = None
+        if config.position == "relative":
+            self.bias = nn.Parameter(torch.empty((2 * self.window - 1) ** 2, self.heads))
+            nn.init.trunc_normal_(self.bias, std=0.02)
+            self.register_buffer("place", relative_places(self.window), persistent=False)
+
+    def forward(self, x: Tokens) -> Tokens:
+        height, width = x.shape[1:3]
+        rolled = F.pad(x, (0, 0, 0, self.padding[1], 0, self.padding[0])).roll([-s for s in self.shift], (1, 2))
+        windows = "b (i m) (j n) (h d) -> b (i j h) (m n) d"  # heads beside windows: the mask has no batch axis
+        q, k, v = (
+            rearrange(p(rolled), windows, h=self.heads, m=self.window, n=self.window) for p in (self.q, self.k, self.v)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.scores(q.dtype))
+        y = rearrange(y, "b (i j h) (m n) d -> b (i m) (j n) (h d)", j=self.columns, h=self.heads, m=self.window)
+        return self.out(y.roll(self.shift, (1, 2))[:, :height, :width])
+
+    def scores(self, dtype: torch.dtype) -> Tensor | None:
+        """What is added to the scores [windows * heads, M, M]: the bias, and -inf where looking is forbidden."""
+        bias = None if self.bias is None else rearrange(self.bias[self.place], "m n h -> 1 h m n").to(dtype)
+        if self.allowed is None:
+            return None if bias is None else bias.expand(self.windows, -1, -1, -1).flatten(0, 1)
+        wall = torch.zeros_like(self.allowed, dtype=dtype).masked_fill(~self.allowed, -torch.inf).unsqueeze(1)
+        wall = wall.expand(-1, self.heads, -1, -1)
+        return (wall if bias is None else wall + bias).flatten(0, 1)
+
+
+def padding(site: Site, config: Config) -> tuple[int, int]:
+    """Rows and columns to add so that windows fit. Raises ValueError where some are needed and `pad` is off."""
+    rows, columns = (-side % config.window for side in site.shape)
+    if (rows or columns) and not config.pad:
+        height, width = site.shape
+        raise ValueError(
+            f"swin.window must divide the {height} x {width} grid of its site, unless pad is on; got {config.window}."
+        )
+    return rows, columns
+
+
+def shift(site: Site, config: Config) -> tuple[int, int]:
+    """Tokens by which the windows of this block are shifted, on each axis."""
+    half = config.window // 2 if config.shift and site.block % 2 else 0
+    height, width = (half if side > config.window else 0 for side in site.shape)
+    return height, width
+
+
+def allowed(site: Site, padding: tuple[int, int], shift: tuple[int, int], window: int) -> Tensor | None:
+    """Whether a token may look at another of its window [windows, M, M]; None where every one may.
+
+    After the cyclic shift a window can hold tokens from opposite borders: they carry another region's number.
+    """
+    if not any(padding) and not any(shift):
+        return None
+    region = torch.zeros(site.shape[0] + padding[0], site.shape[1] + padding[1], dtype=torch.long)
+    region[site.shape[0] :] = region[:, site.shape[1] :] = 1
+    region = region.roll([-s for s in shift], (0, 1))
+    for axis, step in enumerate(shift):
+        if step:
+            region.narrow(axis, region.shape[axis] - step, step).add_(2 * (axis + 1))
+    region = rearrange(region, "(i m) (j n) -> (i j) (m n)", m=window, n=window)
+    return region.unsqueeze(-1) == region.unsqueeze(-2)
+
+
+def relative_places(window: int) -> Tensor:
+    """For each pair of tokens in a window [M, M], the row of the bias table that holds their relative place."""
+    rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    down = rows.flatten()[:, None] - rows.flatten()[None]
+    right = columns.flatten()[:, None] - columns.flatten()[None]
+    return (down + window - 1) * (2 * window - 1) + right + window - 1
