@@ -1,0 +1,83 @@
+"""Refusals: a mechanism that cannot be built says so in one clear sentence that names the nearest thing to write."""
+
+import re
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+import mechanisms
+from mechanisms import Site
+
+SITES = {
+    "sequence": Site(channels=16, shape=(24,)),
+    "causal": Site(channels=16, shape=(24,), causal=True),
+    "grid": Site(channels=16, shape=(16, 16)),
+}
+TUNABLE = [name for name in mechanisms.names() if mechanisms.find(name).config.model_fields]
+
+
+def refusal(name: str, site: Site, **knobs: Any) -> str:
+    """The message with which a build is refused: one line, one sentence with a full stop, naming the mechanism."""
+    with pytest.raises(ValueError, match=r"^\S[^\n]*[.?]$") as caught:
+        mechanisms.build(name, site, **knobs)
+    message = str(caught.value)
+    assert re.match(rf"{name}\b", message) or name not in mechanisms.names()
+    assert "validation error" not in message
+    return message
+
+
+def fitting_site(name: str) -> Site:
+    return SITES[min(mechanisms.find(name).fits)]
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+def test_an_unknown_knob_is_answered_with_the_nearest(name):
+    for knob in mechanisms.find(name).config.model_fields:
+        message = refusal(name, fitting_site(name), **{knob + "x": 1})
+        assert f"{knob + 'x'!r}" in message
+        assert f"Did you mean {knob!r}?" in message
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+def test_a_wrong_choice_is_answered_with_the_nearest(name):
+    for knob, field in mechanisms.find(name).config.model_fields.items():
+        for choice in get_args(field.annotation) if get_origin(field.annotation) is Literal else ():
+            message = refusal(name, fitting_site(name), **{knob: choice[:-1]})
+            assert f"Did you mean {choice!r}?" in message
+            assert f"{name}.{knob}" in message
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+@pytest.mark.parametrize("value", ["4", 4.5, [4], {"a": 1}, -3])
+def test_a_value_of_the_wrong_kind_is_refused(name, value):
+    for knob in mechanisms.find(name).config.model_fields:
+        assert f"{name}.{knob}" in refusal(name, fitting_site(name), **{knob: value})
+
+
+@pytest.mark.parametrize("name", [name for name in TUNABLE if "heads" in mechanisms.find(name).config.model_fields])
+def test_heads_that_do_not_divide_the_channels_are_refused(name):
+    message = refusal(name, fitting_site(name), heads=3)
+    assert "16" in message
+    assert "3" in message
+
+
+@pytest.mark.parametrize("name", mechanisms.names())
+def test_a_setting_it_does_not_serve_is_refused(name):
+    for setting in SITES.keys() - mechanisms.find(name).fits:
+        assert setting in refusal(name, SITES[setting])
+
+
+def test_an_unknown_mechanism_is_answered_with_the_nearest():
+    assert "Did you mean 'mano'?" in refusal("manoo", SITES["grid"])
+
+
+@pytest.mark.parametrize("fault", [{"shape": (4, 4), "causal": True}, {"shape": (2, 2, 2)}, {"shape": ()}])
+def test_a_site_is_a_sequence_or_a_grid(fault):
+    with pytest.raises(ValueError, match="sequence"):
+        Site(channels=4, **fault)
+
+
+def test_a_knob_cannot_be_changed_after():
+    config = mechanisms.configure(mechanisms.find("full").config, {}, of="full")
+    with pytest.raises(ValueError, match="frozen"):
+        config.heads = 2  # pyright: ignore[reportAttributeAccessIssue]
