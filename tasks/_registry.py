@@ -1,0 +1,94 @@
+"""Declares tasks, as mechanisms/_registry.py declares mechanisms; says what a task must be able to do."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from mechanisms import Knobs, Registry
+from tasks._port import Port
+
+Make = Callable[[Port], nn.Module]
+Better = Mapping[str, Literal["higher", "lower"]]
+
+
+class TaskKnobs(Knobs):
+    """The knobs of a task, and what follows from them.
+
+    cost_knobs: those that change what a training step costs, beside the model.
+    """
+
+    cost_knobs: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def port(self) -> Port:
+        """What the task asks of a model at these knobs."""
+        raise NotImplementedError(f"{type(self).__name__} says nothing of its port")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training gives back.
+
+    result: its numbers by name, each explained in the docstring of the task's file.
+    raw: its curves by name, one value an epoch.
+    """
+
+    result: dict[str, float]
+    raw: dict[str, list[float]]
+
+
+class Runnable(Protocol):
+    """A task with its knobs set: made by `Class(config, data)`, which touches nothing in the data folder."""
+
+    def prepare(self, progress: Callable[[int, int], None], workers: int) -> str:
+        """Makes or finds the data, atomically; returns their content hash. Calls progress(done, total)."""
+        ...
+
+    def batch(self, seed: int, device: str) -> tuple[Tensor, Tensor]:
+        """One made-up training batch (inputs, target) of the true shapes, for measuring cost; needs no data."""
+        ...
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What training minimises, a scalar."""
+        ...
+
+    def run(self, make: Make, *, seed: int, device: str) -> Trained:
+        """Trains a model, chooses its epoch on validation data, reads the test data once."""
+        ...
+
+
+Class = TypeVar("Class", bound=Callable[..., Runnable])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the bench knows of a task before running it.
+
+    config: its knobs.
+    cls: the class, called as cls(config, data folder).
+    better: for each number it returns that ranks models, which direction is better.
+    version: raised when its behaviour changes, so that old rows keep their own ids.
+    """
+
+    name: str
+    config: type[TaskKnobs]
+    cls: Callable[[Any, Path], Runnable]
+    better: Better
+    version: int
+
+
+tasks = Registry[Task]("tasks")
+
+
+def register(name: str, config: type[TaskKnobs], *, better: Better, version: int = 1) -> Callable[[Class], Class]:
+    """Declares the class below it as a task."""
+
+    def declare(cls: Class) -> Class:
+        entry = Task(name=name, config=config, cls=cls, better=better, version=version)
+        tasks.add(name, entry, cls.__module__)
+        return cls
+
+    return declare
