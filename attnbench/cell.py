@@ -1,0 +1,20 @@
+"""A cell: everything that decides the numbers of one run, and the hash of it that names the run everywhere."""
+
+import hashlib
+import json
+from typing import Any
+
+SCHEMA = 1  # of a spec; raised when its form changes
+PROTOCOL = 1  # of training and measuring; raised when either would give other numbers for the same spec
+
+Spec = dict[str, Any]
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value: keys sorted, ASCII, floats by repr, no spaces. Raises ValueError for NaN."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+def identity(spec: Spec) -> str:
+    """The name of a cell: 20 hex digits, so that two among 100,000 cells collide with a chance below 1e-14."""
+    return hashlib.sha256(canonical(spec).encode()).hexdigest()[:20]

@@ -1,0 +1,61 @@
+"""The list of a sweep's cells as a file, so that status and report need neither torch nor an expansion."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell as the launchers and tables see it.
+
+    variant: what it has in common with the cells that differ from it by the seed alone.
+    label: the variant and the seed.
+    estimate_s: expected seconds of the whole cell on the sweep's device.
+    cost_id: of a training cell, the cell that measures what its variant costs.
+    """
+
+    id: str
+    kind: Literal["train", "cost"]
+    label: str
+    variant: str
+    mechanism: str | None
+    model: str
+    seed: int | None
+    estimate_s: float
+    cost_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A sweep, expanded: its cells, and what launching and drawing it need."""
+
+    sweep: str
+    question: str
+    device: str
+    cells: tuple[Cell, ...]
+    slurm: Mapping[str, Any] | None = None
+    figures: tuple[Mapping[str, Any], ...] = field(default=())
+
+    def write(self, file: Path) -> None:
+        """Appears whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{file.name}.{uuid4().hex}")
+        part.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
+        part.replace(file)
+
+    @classmethod
+    def read(cls, file: Path) -> "Manifest":
+        """Raises ValueError when the file is missing or of another schema."""
+        if not file.is_file():
+            raise ValueError(f"{file} is not there: `attnbench sweep` writes it when it starts the sweep.")
+        text = json.loads(file.read_text())
+        if (schema := text.pop("schema")) != SCHEMA:
+            raise ValueError(f"{file} has schema {schema}; this attnbench reads {SCHEMA}. Run `attnbench sweep` again.")
+        cells = tuple(Cell(**cell) for cell in text.pop("cells"))
+        return cls(**text | {"cells": cells, "figures": tuple(text["figures"])})
