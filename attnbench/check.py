@@ -1,0 +1,100 @@
+"""Builds every distinct cell of a sweep on the meta device, counts its weights and work, and estimates its time.
+
+Nothing runs and nothing is allocated: a combination that cannot be built is found here, before any cell starts.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from attnbench._yaml import SweepError
+from attnbench.flops import Work, count
+from attnbench.labels import variants
+from attnbench.manifest import Cell, Manifest
+from attnbench.models import maker
+from attnbench.sweep import Plan, Planned
+
+FLOPS_PER_S = {"cpu": 12e9, "cuda": 5e12}  # of one training cell on one core, or one GPU, at small sizes: a rough guess
+START_S = {"cpu": 4.0, "cuda": 12.0}  # a fresh process, its imports, its device
+STEP_S = 0.005  # launching the operations of a step, however small they are
+COST_S = 9.0  # warming up and measuring
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A plan whose every cell can be built: the work of each by its cost cell's id, and the manifest for launchers."""
+
+    plan: Plan
+    works: dict[str, Work]
+    manifest: Manifest
+
+    @property
+    def hours(self) -> float:
+        """Estimated hours of all cells, one after the other."""
+        return sum(cell.estimate_s for cell in self.manifest.cells) / 3600
+
+
+def check(plan: Plan) -> Checked:
+    """Raises SweepError, with the line of the entry, for a cell that cannot be built."""
+    works = {cell.id: worked(plan, cell) for cell in plan.cells if cell.spec["kind"] == "cost"}
+    labels = variants(plan)
+    cells = tuple(listed(cell, works, labels) for cell in plan.cells)
+    frame = plan.frame
+    manifest = Manifest(
+        sweep=plan.name,
+        question=frame.question,
+        device=plan.device,
+        cells=cells,
+        slurm=frame.slurm.model_dump() if frame.slurm else None,
+        figures=tuple(figure.model_dump(exclude_none=True) for figure in frame.figures),
+    )
+    return Checked(plan=plan, works=works, manifest=manifest)
+
+
+def worked(plan: Plan, cell: Planned) -> Work:
+    inside = (cell.mechanism.name, cell.mechanism.values) if cell.mechanism else None
+    try:
+        return count(maker(cell.model.name, cell.model.values, inside, 0), cell.task.config.port)
+    except ValueError as error:
+        line = (cell.mechanism or cell.model).line
+        raise SweepError(plan.file, line, str(error)) from None
+
+
+def listed(cell: Planned, works: dict[str, Work], labels: dict[str, str]) -> Cell:
+    seed, variant = cell.spec["seed"], labels[cell.id]
+    return Cell(
+        id=cell.id,
+        kind=cell.spec["kind"],
+        label=f"{variant}, {'cost' if seed is None else f'seed {seed}'}",
+        variant=variant,
+        mechanism=cell.mechanism.name if cell.mechanism else None,
+        model=cell.model.name,
+        seed=seed,
+        estimate_s=round(estimate_s(cell, works), 1),
+        cost_id=cell.cost_id,
+    )
+
+
+def estimate_s(cell: Planned, works: dict[str, Work]) -> float:
+    """Seconds of a cell from its work: a rough guess, replaced by measured times as soon as like cells have ended."""
+    device = cell.spec["device"]
+    if cell.cost_id is None:
+        return START_S[device] + COST_S
+    work, config = works[cell.cost_id], cell.task.config
+    flops = 3 * (work.matmul_flops + work.fft_flops) * config.examples  # backward is about two forward passes
+    return START_S[device] + flops / FLOPS_PER_S[device] + STEP_S * config.examples / config.batch
+
+
+def table(checked: Checked) -> list[tuple[str, str, int, int, float]]:
+    """A line for each variant: label, cells, weights, forward FLOPs of one example, seconds of all its cells."""
+    by_variant: dict[str, list[Cell]] = {}
+    for cell in checked.manifest.cells:
+        by_variant.setdefault(cell.variant, []).append(cell)
+    return [line(variant, cells, checked) for variant, cells in by_variant.items()]
+
+
+def line(variant: str, cells: Iterable[Cell], checked: Checked) -> tuple[str, str, int, int, float]:
+    cells = list(cells)
+    work = checked.works[next(cell.cost_id or cell.id for cell in cells)]
+    trainings = sum(cell.kind == "train" for cell in cells)
+    told = f"{trainings} + {len(cells) - trainings}"
+    return variant, told, work.params, work.matmul_flops + work.fft_flops, sum(cell.estimate_s for cell in cells)

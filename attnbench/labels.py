@@ -1,0 +1,60 @@
+"""What people read instead of ids: a mechanism's name and the knobs in which a sweep's variants of it differ."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attnbench._entries import Chosen
+from attnbench.sweep import Plan, Planned
+
+
+def variants(plan: Plan) -> dict[str, str]:
+    """Cell id -> what the cell shares with those that differ by the seed alone: `mano window 2, levels 3, conv`."""
+    groups = {field: differing(getattr(cell, field) for cell in plan.cells) for field in ("task", "model", "mechanism")}
+    names = {
+        "task": len({cell.task.name for cell in plan.cells}),
+        "model": len({cell.model.name for cell in plan.cells if cell.mechanism}),
+    }
+    return {cell.id: variant(cell, groups, names) for cell in plan.cells}
+
+
+def differing(chosen: Iterable[Chosen | None]) -> dict[str, list[str]]:
+    """For each name, the knobs that the file names and that take several values, in the order of the file."""
+    alike: dict[str, list[Chosen]] = {}
+    for part in chosen:
+        if part:
+            alike.setdefault(part.name, []).append(part)
+    return {name: [knob for knob in written(parts) if varies(knob, parts)] for name, parts in alike.items()}
+
+
+def written(parts: Iterable[Chosen]) -> list[str]:
+    """The knobs that the file names for any of the parts, each once."""
+    return list(dict.fromkeys(knob for part in parts for knob in part.written))
+
+
+def varies(knob: str, parts: Iterable[Chosen]) -> bool:
+    """Whether a knob takes several values, the default of an entry that does not name it among them."""
+    return len({repr(part.values[knob]) for part in parts}) > 1
+
+
+def variant(cell: Planned, groups: Mapping[str, Mapping[str, list[str]]], names: Mapping[str, int]) -> str:
+    """The mechanism, or the whole model; then the task and the model where the sweep has several of them."""
+    subject = cell.mechanism or cell.model
+    told = [described(subject, groups["mechanism" if cell.mechanism else "model"])]
+    for field, part in (("model", cell.model), ("task", cell.task)):
+        knobs = groups[field].get(part.name, [])
+        if part is not subject and (knobs or names[field] > 1):
+            told.append(described(part, groups[field]))
+    return " · ".join(told)
+
+
+def described(part: Chosen, knobs: Mapping[str, list[str]]) -> str:
+    idle = part.config.idle()
+    words = [word(knob, part.values[knob]) for knob in knobs.get(part.name, []) if knob not in idle]
+    return f"{part.name} {', '.join(words)}" if words else part.name
+
+
+def word(knob: str, value: Any) -> str:
+    """A choice speaks for itself, a switch by its name, a number needs its knob's."""
+    if isinstance(value, bool):
+        return knob if value else f"no {knob}"
+    return value if isinstance(value, str) else f"{knob} {value:g}" if isinstance(value, float) else f"{knob} {value}"

@@ -1,0 +1,220 @@
+"""A sweep file becomes cells: a list is an axis, anything else is fixed, and nothing is guessed or repaired."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tasks
+from attnbench import models
+from attnbench._entries import Chosen, Part, chosen, parts
+from attnbench._sections import Figure, Frame, Slurm
+from attnbench._yaml import SweepError, line, load, plain
+from attnbench.cell import PROTOCOL, SCHEMA, Spec, identity
+from attnbench.overrides import apply
+from mechanisms import KnobError, Knobs, configure, nearest, resolved
+from mechanisms import find as find_mechanism
+from tasks import Port
+
+LISTS = {"tasks": True, "models": False, "mechanisms": False, "baselines": False}  # section: must it be there
+FRAME = tuple(Frame.model_fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One distinct cell of a sweep and where it comes from."""
+
+    id: str
+    spec: Spec
+    task: Chosen
+    model: Chosen
+    mechanism: Chosen | None
+    cost_id: str | None = None
+
+    @property
+    def parts(self) -> tuple[Chosen, ...]:
+        return tuple(part for part in (self.task, self.model, self.mechanism) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A sweep file, expanded.
+
+    cells: its distinct cells, trainings first, each in the order of the file.
+    folded: trainings that the file describes more than once, because knobs were idle or values repeated.
+    """
+
+    file: Path
+    name: str
+    frame: Frame
+    device: str
+    cells: tuple[Planned, ...]
+    folded: int = field(default=0)
+
+    @property
+    def trainings(self) -> list[Planned]:
+        return [cell for cell in self.cells if cell.spec["kind"] == "train"]
+
+
+def expand(file: Path, *, device: str, settings: Sequence[str] = (), only: Sequence[str] = ()) -> Plan:
+    """Every cell of a sweep file.
+
+    device: cpu or cuda, for files that leave it open.
+    settings: overrides such as "task.epochs=2"; with them, or with `only`, `runs` is not compared.
+    only: names of mechanisms and baselines to keep.
+    Raises SweepError, a ValueError that names file and line, for anything that is not exactly understood.
+    """
+    return expand_text(file, load(file), device=device, settings=settings, only=only)
+
+
+def expand_text(
+    file: Path, text: dict[str, Any], *, device: str, settings: Sequence[str] = (), only: Sequence[str] = ()
+) -> Plan:
+    """The same for a sweep file's contents; `file` names it in refusals."""
+    refuse_unknown_sections(file, text)
+    for setting in settings:
+        apply(file, text, setting)
+    frame = read_frame(file, text)
+    sections = {section: parts(file, text, section, needed=needed) for section, needed in LISTS.items()}
+    keep(file, sections, only)
+    device = device if frame.device == "auto" else frame.device
+    trainings = list(train_cells(file, sections, frame, device))
+    distinct = {cell.id: cell for cell in trainings}
+    if not (settings or only) and len(distinct) != frame.runs:
+        described = f"it describes {len(distinct)} distinct cells"
+        raise SweepError(file, line(text, "runs"), f"runs announces {frame.runs} cells, and {described}; correct one.")
+    costs = {cost.id: cost for cost in map(cost_cell, distinct.values())}
+    return Plan(
+        file=file,
+        name=file.stem,
+        frame=frame,
+        device=device,
+        cells=(*distinct.values(), *costs.values()),
+        folded=len(trainings) - len(distinct),
+    )
+
+
+def refuse_unknown_sections(file: Path, text: Mapping[str, Any]) -> None:
+    words = (*FRAME, *LISTS)
+    for key in text:
+        if key not in words:
+            hint = f"there is no section {key!r}.{nearest(key, words)} A sweep file has {', '.join(words)}."
+            raise SweepError(file, line(text, key), hint)
+
+
+def read_frame(file: Path, text: Mapping[str, Any]) -> Frame:
+    given = {key: plain(item) for key, item in text.items() if key in FRAME}
+    if given.get("slurm") is not None:
+        given["slurm"] = read_section(file, text, "slurm", Slurm)
+    if isinstance(given.get("figures"), list):
+        figures = text["figures"]
+        given["figures"] = [read_section(file, figures, number, Figure) for number in range(len(figures))]
+    try:
+        frame = configure(Frame, given, of="sweep")
+    except KnobError as error:
+        raise SweepError(file, line(text, error.knob), str(error)) from None
+    if frame.seeds == []:
+        raise SweepError(file, line(text, "seeds"), "seeds is an axis without values.")
+    return frame
+
+
+def read_section(file: Path, above: Any, key: str | int, kind: type[Knobs]) -> Knobs:
+    """One of the maps of knobs that a sweep file holds beside its lists of entries."""
+    node, of = above[key], kind.__name__.lower()
+    if not isinstance(node, dict):
+        raise SweepError(file, line(above, key), f"{of} is a map of knobs; got {plain(node)!r}.")
+    try:
+        return configure(kind, plain(node), of=of)
+    except KnobError as error:
+        raise SweepError(file, line(node, error.knob), str(error)) from None
+
+
+def keep(file: Path, sections: dict[str, list[Part]], only: Sequence[str]) -> None:
+    """Leaves only the named mechanisms and baselines."""
+    names = [part.name for section in ("mechanisms", "baselines") for part in sections[section]]
+    for word in only:
+        if word not in names:
+            raise SweepError(
+                file, None, f"--only {word}: it has {', '.join(dict.fromkeys(names))}.{nearest(word, names)}"
+            )
+    if only:
+        for section in ("mechanisms", "baselines"):
+            sections[section] = [part for part in sections[section] if part.name in only]
+        if not sections["mechanisms"]:
+            sections["models"] = []  # backbones without anything to put into them
+
+
+def train_cells(file: Path, sections: dict[str, list[Part]], frame: Frame, device: str) -> Iterator[Planned]:
+    seeds = frame.seeds if isinstance(frame.seeds, list) else [frame.seeds]
+    for task in chosen(file, sections["tasks"], tasks.find):
+        for model, mechanism in fillings(file, sections, task):
+            for seed in seeds:
+                spec = {
+                    "schema": SCHEMA,
+                    "protocol": PROTOCOL,
+                    "kind": "train",
+                    "task": task.spec,
+                    "model": model.spec,
+                    "mechanism": mechanism.spec if mechanism else None,
+                    "seed": seed,
+                    "device": device,
+                    "dtype": "float32",
+                    "threads": 1 if device == "cpu" else 0,
+                    "gpus": int(device == "cuda"),
+                }
+                cost_id = identity(cost_spec(spec, task))
+                yield Planned(
+                    id=identity(spec), spec=spec, task=task, model=model, mechanism=mechanism, cost_id=cost_id
+                )
+
+
+def fillings(file: Path, sections: dict[str, list[Part]], task: Chosen) -> Iterator[tuple[Chosen, Chosen | None]]:
+    """Every backbone with every mechanism, then every whole model."""
+    if bool(sections["models"]) != bool(sections["mechanisms"]):
+        raise SweepError(file, None, "models and mechanisms belong together: a model is built around a mechanism.")
+    for model in chosen(file, sections["models"], models.find):
+        refuse_other_socket(file, model, socket=True)
+        for mechanism in chosen(file, sections["mechanisms"], find_mechanism):
+            refuse_misfit(file, mechanism, task)
+            yield model, mechanism
+    for baseline in chosen(file, sections["baselines"], models.find):
+        refuse_other_socket(file, baseline, socket=False)
+        yield baseline, None
+
+
+def refuse_other_socket(file: Path, model: Chosen, *, socket: bool) -> None:
+    if model.entry.socket != socket:
+        place = "baselines: it is a whole model" if socket else "models: it is built around a mechanism"
+        raise SweepError(file, model.line, f"{model.name} belongs under {place}.")
+
+
+def refuse_misfit(file: Path, mechanism: Chosen, task: Chosen) -> None:
+    """A mechanism that cannot serve the task is refused, never skipped in silence."""
+    setting, fits = setting_of(task.config.port), mechanism.entry.fits
+    if setting not in fits:
+        serves = f"it serves {', '.join(sorted(fits))}"
+        raise SweepError(
+            file, mechanism.line, f"{mechanism.name} does not fit {task.name}, a {setting} task: {serves}."
+        )
+
+
+def setting_of(port: Port) -> str:
+    if len(port.shape) == 2:
+        return "grid"
+    return "causal" if port.causal else "sequence"
+
+
+def cost_cell(training: Planned) -> Planned:
+    """The cell that measures what a training's variant costs: without seed, on all cores."""
+    spec = cost_spec(training.spec, training.task)
+    return Planned(id=identity(spec), spec=spec, task=training.task, model=training.model, mechanism=training.mechanism)
+
+
+def cost_spec(spec: Spec, task: Chosen) -> Spec:
+    """Knobs of the task that do not change what a step costs rest at their defaults, so that variants share a cell."""
+    relevant = {name: getattr(task.config, name) for name in task.config.cost_knobs}
+    try:
+        knobs = resolved(configure(task.entry.config, relevant, of=task.name))
+    except KnobError:  # the defaults of the others do not go with these, so this variant has a cell of its own
+        knobs = task.spec["knobs"]
+    return spec | {"kind": "cost", "seed": None, "threads": 0, "task": task.spec | {"knobs": knobs}}
