@@ -1,0 +1,93 @@
+"""Where a run ran and with what code: machine, libraries, commit, and a fingerprint of what decides numbers."""
+
+import hashlib
+import importlib.util
+import os
+import platform
+import socket
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LIBRARIES = ("torch", "numpy", "scipy", "neuraloperator", "timm")
+DECIDING = ("mechanisms", "tasks", "attnbench/models")  # folders whose files can change a number; and these files:
+DECIDING_FILES = ("attnbench/run.py", "attnbench/measure.py", "attnbench/memory.py", "attnbench/flops.py")
+
+
+def host(device: str) -> dict[str, Any]:
+    """Columns that say where a run ran."""
+    found = {
+        "name": socket.gethostname(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
+    }
+    found |= {library: version(library) for library in LIBRARIES}
+    if device == "cuda":
+        found |= {
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "capability": ".".join(map(str, torch.cuda.get_device_capability())),
+            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+            "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        }
+    return found
+
+
+def version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def processor() -> str:
+    """The CPU's model, as the kernel or Python names it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def code() -> dict[str, Any]:
+    """Fingerprint of the deciding files, commit of the checkout they lie in, and whether that has changes."""
+    root = package_root()
+    commit, changes = git(root, "rev-parse", "HEAD"), git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"fingerprint": fingerprint(), "commit": commit or "none", "dirty": bool(changes)}
+
+
+@cache
+def fingerprint() -> str:
+    """12 hex digits over names and contents of every file that can change a number."""
+    root, digest = package_root(), hashlib.sha256()
+    files = [file for folder in DECIDING for file in (root / folder).rglob("*.py")]
+    for file in sorted([*files, *(root / name for name in DECIDING_FILES)]):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def package_root() -> Path:
+    """The folder in which the packages attnbench, mechanisms and tasks lie."""
+    spec = importlib.util.find_spec("attnbench")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent.parent
+
+
+def git(folder: Path, *words: str) -> str:
+    """What git prints, or nothing where there is no checkout or no git."""
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
