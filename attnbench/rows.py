@@ -1,0 +1,113 @@
+"""The table of a sweep's rows: its column order, its types, and its way to a CSV file, to Parquet and back.
+
+Every value passes through its text, so that a table made from the store and the same table read back are equal.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+Row = Mapping[str, Any]
+
+LEADING = (
+    *("id", "sweep", "kind", "status", "task", "model", "mechanism", "variant", "label", "seed"),
+    *("device", "dtype", "threads", "idle"),
+)
+GROUPS = ("task.", "model.", "mechanism.", "result.", "cost.", "host.", "data.", "code.")
+TRAILING = ("cost_id", "started", "finished", "wall_s", "error")
+NUMBERS = ("seed", "threads", "started", "finished", "wall_s")
+WORDS = ("code.", "data.")  # a hash of digits alone is still a word
+INTEGER = re.compile(r"[+-]?\d{1,18}")
+FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf")
+
+
+def table(rows: Iterable[Row]) -> pd.DataFrame:
+    """One typed row per mapping, sorted by id; a column that nobody fills is kept if its name is a leading one."""
+    rows = sorted(rows, key=lambda row: str(row["id"]))
+    columns = ordered({*LEADING, *TRAILING, *(column for row in rows for column in row)})
+    return typed(pd.DataFrame({name: [text(row.get(name)) for row in rows] for name in columns}, dtype=object))
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as mappings of plain Python values, None where there is none."""
+    columns: dict[str, list[Any]] = {str(name): [plain(value) for value in frame[name]] for name in frame.columns}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def plain(value: Any) -> Any:
+    """A Python scalar instead of numpy's or pandas', None for a missing one."""
+    if value is None or value is pd.NA or value != value:
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def counted(words: Iterable[str | None]) -> list[tuple[str, int]]:
+    """Different words with their numbers, the most frequent first."""
+    return sorted(Counter(word for word in words if word).items(), key=lambda item: (-item[1], item[0]))
+
+
+def ordered(columns: Iterable[str]) -> list[str]:
+    """Who, what was asked, what came out, what it cost, where, with what code, when; by name within a group."""
+
+    def place(column: str) -> tuple[int, int, str]:
+        if column in LEADING:
+            return 0, LEADING.index(column), column
+        if column in TRAILING:
+            return 2, TRAILING.index(column), column
+        return 1, next((i for i, group in enumerate(GROUPS) if column.startswith(group)), len(GROUPS)), column
+
+    return sorted(columns, key=place)
+
+
+def text(value: Any) -> str | None:
+    """A plain value as it stands in a CSV field, with every digit of a float; None where there is none."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, bool | int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return value.replace("\r\n", "\n").replace("\r", "\n").strip() or None
+    return json.dumps(value, sort_keys=True)
+
+
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of text as booleans, integers, floats or words, whichever fits all that is in them."""
+    return pd.DataFrame({name: column(str(name), frame[name]) for name in frame.columns})
+
+
+def column(name: str, fields: Any) -> Any:
+    filled = [field for field in fields if isinstance(field, str)]
+    words = name.startswith(WORDS) or (name in (*LEADING, *TRAILING) and name not in NUMBERS)
+    if words or not filled:
+        return fields.astype("str" if words else "float64")
+    if all(field in ("True", "False") for field in filled):
+        return fields.map({"True": True, "False": False}).astype("boolean")
+    if all(INTEGER.fullmatch(field) for field in filled):
+        return fields.map(lambda field: int(field) if isinstance(field, str) else pd.NA).astype("Int64")
+    if all(FLOAT.fullmatch(field) for field in filled):
+        return fields.map(lambda field: float(field) if isinstance(field, str) else float("nan")).astype("float64")
+    return fields.astype("str")
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Floats with all their digits, missing values as empty fields, lines that end alike on every system."""
+    fields = [{name: text(value) for name, value in row.items()} for row in records(frame)]
+    pd.DataFrame(fields, columns=frame.columns, dtype=object).to_csv(path, index=False, lineterminator="\n")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """The table that `write_csv` wrote. Raises ValueError for a file without the leading columns."""
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    if absent := [name for name in LEADING if name not in frame.columns]:
+        raise ValueError(f"{path} is not a table of rows: it lacks the column {absent[0]!r}.")
+    return typed(frame.astype(object))
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """The same table with its types."""
+    frame.to_parquet(path, index=False, compression="zstd")

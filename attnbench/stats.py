@@ -1,0 +1,128 @@
+"""Means and differences over seeds with t intervals, corrected for many comparisons; pure, n beside every number."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan, sqrt
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+CONFIDENCE = 0.95
+POWER = 0.80  # the chance of separating two, at which seeds are counted
+SEEDS_AT_MOST = 1000
+
+Values = Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, its t interval and the number of values behind it; without two values there are no bounds (nan)."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half(self) -> float:
+        """Half the width."""
+        return (self.high - self.low) / 2
+
+    @property
+    def separates(self) -> bool:
+        """Whether zero lies outside; never without bounds."""
+        return self.low > 0 or self.high < 0
+
+    def scaled(self, factor: float) -> "Interval":
+        """The same in another unit; a negative factor swaps the bounds."""
+        low, high = sorted((self.low * factor, self.high * factor))
+        return Interval(self.mean * factor, low, high, self.n)
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A mean difference over common seeds, with the two-sided p of a paired t test (nan without two seeds)."""
+
+    p: float
+
+
+def t_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
+    """The mean of independent values and its two-sided Student interval. Raises ValueError for values not finite."""
+    values = finite(values)
+    n = len(values)
+    if n == 0:
+        return Interval(nan, nan, nan, 0)
+    mean = float(values.mean())
+    if n == 1:
+        return Interval(mean, nan, nan, 1)
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * float(values.std(ddof=1)) / sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def difference(values: Values, confidence: float = CONFIDENCE) -> Difference:
+    """`t_interval` of differences that are already paired, with the p of their mean being zero."""
+    values = finite(values)
+    around = t_interval(values, confidence)
+    return Difference(around.mean, around.low, around.high, around.n, p_of_zero(values))
+
+
+def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = CONFIDENCE) -> Difference:
+    """Mean of b - a over the seeds that both have; n is their number."""
+    return difference([b[seed] - a[seed] for seed in sorted(a.keys() & b.keys())], confidence)
+
+
+def p_of_zero(values: np.ndarray) -> float:
+    """Two-sided p of a one-sample t test against zero; 0 for equal values that are not zero, 1 for all zero."""
+    n = len(values)
+    if n < 2:
+        return nan
+    error = float(values.std(ddof=1)) / sqrt(n)
+    if error == 0:
+        return 0.0 if values.mean() else 1.0
+    return float(2 * stdtr(n - 1, -abs(float(values.mean())) / error))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's step-down correction; a nan stays nan and is no member of the family."""
+    corrected, worst = [nan] * len(ps), 0.0
+    family = sorted((i for i, p in enumerate(ps) if isfinite(p)), key=lambda i: ps[i])
+    for rank, i in enumerate(family):
+        worst = max(worst, min(1.0, (len(family) - rank) * ps[i]))
+        corrected[i] = worst
+    return corrected
+
+
+def seeds_needed(mean: float, deviation: float, confidence: float = CONFIDENCE, power: float = POWER) -> int | None:
+    """How many common seeds give a chance of `power` that the interval of a paired difference leaves out zero.
+
+    mean, deviation: of the differences. None where more than 1000 would be needed, or nothing is known.
+    """
+    if not (isfinite(mean) and isfinite(deviation)) or mean == 0:
+        return None
+    for n in range(2, SEEDS_AT_MOST + 1):
+        quantiles = stdtrit(n - 1, (1 + confidence) / 2) + stdtrit(n - 1, power)
+        if n >= (quantiles * deviation / mean) ** 2:
+            return n
+    return None
+
+
+def seeds_more(found: Interval, confidence: float = CONFIDENCE) -> int | None:
+    """How many seeds more would likely separate two that are not separated; None where that cannot be told.
+
+    It takes the mean and spread seen so far for the true ones; that is a guide to planning, no promise.
+    """
+    if found.n < 2:
+        return None
+    deviation = found.half * sqrt(found.n) / float(stdtrit(found.n - 1, (1 + confidence) / 2))
+    needed = seeds_needed(found.mean, deviation, confidence)
+    return None if needed is None else max(needed - found.n, 1)
+
+
+def finite(values: Values) -> np.ndarray:
+    """Floats of shape [n]; a value that is no number is a hole that the caller should have left out."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.size and not np.isfinite(array).all():
+        raise ValueError(
+            f"a mean was asked of {array.size} values of which some are not finite; leave those out first."
+        )
+    return array
