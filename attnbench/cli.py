@@ -1,0 +1,197 @@
+"""The command line: each verb parses, calls one module and prints. It imports what a verb needs only when it runs."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attnbench import __version__, paths
+
+DONE, REFUSED, DAMAGED = 0, 1, 5
+FileOption = click.Path(path_type=Path)
+
+
+class Verbs(click.Group):
+    """Turns a refusal into one sentence and exit code 1, and keeps the verbs in the order of a first day."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in super().list_commands(ctx) if name] and list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            click.echo(f"attnbench: {error}", err=True)
+            ctx.exit(REFUSED)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="attnbench")
+def main() -> None:
+    """For any attention mechanism: what accuracy it costs, what time and memory it saves, and how sure we are of it."""
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that mean the same on every verb."""
+    for option in (
+        click.option("--results", type=FileOption, help="Root of results; else ATTNBENCH_RESULTS, else ./results."),
+        click.option("--data-dir", type=FileOption, help="Data folder; else ATTNBENCH_DATA, else the user's cache."),
+        click.option("--quiet", "-q", is_flag=True, help="Print results and refusals only."),
+    ):
+        command = option(command)
+    return command
+
+
+def planning(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that change what a sweep file says."""
+    for option in (
+        click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Override, as task.epochs=2."),
+        click.option("--only", multiple=True, metavar="NAME", help="Keep this mechanism or baseline; repeatable."),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True)
+@planning
+@click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON.")
+def check(files: tuple[str, ...], settings: tuple[str, ...], only: tuple[str, ...], device: str, as_json: bool) -> None:
+    """Build every cell of sweep FILES on the meta device, count, estimate; nothing runs."""
+    from attnbench import verbs
+
+    for word in files:
+        checked = verbs.checked(word, device, settings, only, launcher="local")
+        click.echo(verbs.listing(checked) if as_json else verbs.overview(checked))
+
+
+@main.command()
+@click.argument("file")
+@planning
+@common
+@click.option("--launcher", type=click.Choice(["auto", "local", "slurm"]), default="auto", show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Training cells at once, locally."
+)
+@click.option("--dry-run", is_flag=True, help="Print the cells and the estimated cost; start nothing.")
+@click.option(
+    "--retry", is_flag=False, flag_value="failed", default="", help="Open cells again: failed, oom, timeout ..."
+)
+@click.option("--cancel", is_flag=True, help="Cancel the sweep's jobs on SLURM.")
+@click.option("--no-wait", is_flag=True, help="On SLURM, return after submission.")
+@click.option("--cell-hours", type=float, help="Longest a cell may run; beyond it is a row with status timeout.")
+@click.option("--max-gpu-hours", type=float, help="Refuse a sweep that is estimated to take more.")
+@click.option(
+    "--slurm", "site", multiple=True, metavar="NAME=VALUE", help="Site setting, as partition=gpu; repeatable."
+)
+@click.option("--mixed", is_flag=True, help="Report rows of different code or data side by side.")
+def sweep(file: str, **given: Any) -> None:
+    """Start what is missing of a sweep FILE, then report. Saying it twice is saying it once."""
+    from attnbench import verbs
+
+    sys.exit(verbs.sweep(file, **given))
+
+
+@main.command()
+@click.argument("file")
+@common
+@click.option("--json", "as_json", is_flag=True)
+def status(file: str, results: Path | None, data_dir: Path | None, quiet: bool, as_json: bool) -> None:
+    """Cells of a sweep by state, why, and how long it will still take."""
+    del data_dir
+    from attnbench import reading
+
+    sys.exit(reading.status(sweep_name(file), paths.results(results), quiet=quiet, as_json=as_json))
+
+
+@main.command()
+@click.argument("file")
+@common
+@click.option("--mixed", is_flag=True, help="Put rows of different code or data side by side.")
+def report(file: str, results: Path | None, data_dir: Path | None, quiet: bool, mixed: bool) -> None:
+    """Rows of a sweep to tables and figures, again, in seconds."""
+    del data_dir
+    from attnbench import reading
+
+    reading.report(sweep_name(file), paths.results(results), quiet=quiet, mixed=mixed)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("task")
+@click.argument("subject")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--model", default="isotropic", show_default=True, help="Backbone for a mechanism.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+@common
+@click.pass_context
+def run(ctx: click.Context, task: str, subject: str, **given: Any) -> None:
+    """One cell, here and now: a TASK and a mechanism or whole model as SUBJECT, knobs as --NAME VALUE.
+
+    A knob that only one of task, model and mechanism has needs no more than its name; else write --mechanism.levels 2.
+    """
+    from attnbench import verbs
+
+    sys.exit(verbs.run(task, subject, ctx.args, **given))
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["mechanisms", "models", "tasks", "sweeps"]))
+@click.option("--json", "as_json", is_flag=True)
+def list_(kind: str, as_json: bool) -> None:
+    """The catalogue, with every knob, its type and default."""
+    from attnbench import catalogue, reading
+
+    entries = catalogue.sweeps() if kind == "sweeps" else catalogue.catalogue()[kind]
+    click.echo(json.dumps(entries, indent=1) if as_json else reading.shelf(entries))
+
+
+@main.command()
+@click.argument("task")
+@click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", help="Knob of the task, as side=32.")
+@common
+def data(task: str, settings: tuple[str, ...], results: Path | None, data_dir: Path | None, quiet: bool) -> None:
+    """Make the data of a TASK, or find them, and print their hash."""
+    del results
+    from attnbench import verbs
+
+    click.echo(verbs.data(task, settings, paths.data(data_dir), quiet))
+
+
+@main.command()
+@common
+@click.option("--json", "as_json", is_flag=True)
+def doctor(results: Path | None, data_dir: Path | None, quiet: bool, as_json: bool) -> None:
+    """What this machine can run, and what in the store is hurt."""
+    from attnbench.doctor import findings
+    from attnbench.store import Store
+
+    found = findings(Store(paths.results(results)), paths.data(data_dir))
+    shown = [line for line in found if line[1] == "hurt" or not quiet]
+    if as_json:
+        click.echo(
+            json.dumps([dict(zip(("subject", "state", "about"), line, strict=True)) for line in shown], indent=1)
+        )
+    else:
+        click.echo("\n".join(f"{subject:18}{state:8}{about}" for subject, state, about in shown))
+    sys.exit(DAMAGED if any(state == "hurt" for _, state, _ in found) else DONE)
+
+
+@main.command()
+@click.argument("file")
+@click.argument("cell")
+@click.option("--results", type=FileOption, help="Root of results.")
+def logs(file: str, cell: str, results: Path | None) -> None:
+    """What the latest attempt at a CELL (id or start of it) of a sweep printed, and its traceback if it failed."""
+    from attnbench import reading
+
+    click.echo(reading.logs(sweep_name(file), cell, paths.results(results)))
+
+
+def sweep_name(word: str) -> str:
+    """A sweep's name from its file or from the name itself; the file need not exist any more."""
+    return Path(word).stem if word.endswith((".yaml", ".yml")) else word

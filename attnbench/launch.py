@@ -1,0 +1,132 @@
+"""Starts a sweep: checks it, writes down what is asked, makes the data, and hands the missing cells to a launcher."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnbench import local, slurm
+from attnbench.cell import Spec, canonical
+from attnbench.check import Checked
+from attnbench.manifest import Cell
+from attnbench.settings import SiteSettings
+from attnbench.shard import Limits
+from attnbench.store import Store
+from attnbench.sweep import Planned
+
+ASK_GPU_HOURS = 10.0  # above it a terminal is asked before anything is submitted
+PREPARING = "preparing"  # opens a line of progress that a preparing child prints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to launch.
+
+    launcher: local or slurm. workers: training cells at once, locally. cell_s: seconds that a cell may take.
+    retry: words of outcomes whose cells are opened again, such as failed or oom. wait: stay until jobs have ended.
+    """
+
+    launcher: str
+    workers: int
+    cell_s: float | None
+    retry: Sequence[str]
+    wait: bool
+    quiet: bool
+    max_gpu_hours: float | None
+    site: SiteSettings
+
+
+def launch(checked: Checked, store: Store, data: Path, options: Options, say: Callable[[str], None]) -> int:
+    """Runs what is missing and returns the exit code; a second call starts nothing. Raises ValueError for a refusal."""
+    refuse_expensive(checked, options)
+    for cell in checked.plan.cells:
+        store.ask(cell.spec)
+    checked.manifest.write(store.root / checked.plan.name / "cells.json")
+    reopen(store, checked.manifest.cells, options.retry)
+    missing = [cell for cell in checked.manifest.cells if unfinished(store, cell)]
+    if not missing:
+        say(f"All {len(checked.manifest.cells)} cells have ended already; nothing is started.")
+        return local.SET_ASIDE if any(store.failed(cell.id) for cell in checked.manifest.cells) else local.DONE
+    ids = {cell.id for cell in missing if cell.kind == "train"}
+    prepare(store, [cell for cell in checked.plan.cells if cell.id in ids], data, options.quiet)
+    if options.launcher == "local":
+        limits = Limits(cell_s=options.cell_s)
+        return local.run_local(
+            store, checked.manifest.cells, workers=options.workers, data=data, limits=limits, quiet=options.quiet
+        )
+    request = slurm.Request(
+        resources=slurm.Resources(**(checked.manifest.slurm or {})),
+        site=options.site,
+        data=data,
+        limits=Limits(cell_s=options.cell_s),
+    )
+    return slurm.run_slurm(store, checked.manifest.cells, request=request, wait=options.wait, quiet=options.quiet)
+
+
+def refuse_expensive(checked: Checked, options: Options) -> None:
+    """Raises ValueError above --max-gpu-hours, and when a terminal answers no above ten GPU-hours."""
+    if checked.plan.device != "cuda":
+        return
+    limit, hours = options.max_gpu_hours, checked.hours
+    if limit is not None and hours > limit:
+        raise ValueError(f"{checked.plan.name} is estimated at {hours:.1f} GPU-hours, above --max-gpu-hours {limit:g}.")
+    asked = options.launcher == "slurm" and limit is None and hours > ASK_GPU_HOURS and sys.stdin.isatty()
+    if asked and input(f"About {hours:.0f} GPU-hours. Submit? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise ValueError("nothing was submitted.")
+
+
+def unfinished(store: Store, cell: Cell) -> bool:
+    return store.done(cell.id) is None and store.failed(cell.id) is None
+
+
+def reopen(store: Store, cells: Iterable[Cell], words: Sequence[str]) -> None:
+    """Opens the next generation of cells that ended with one of the words."""
+    for cell in cells:
+        row = store.done(cell.id)
+        word = row["status"] if row else "failed" if store.failed(cell.id) else "none"
+        if word in words:
+            store.retry(cell.id)
+
+
+def prepare(store: Store, cells: Sequence[Planned], data: Path, quiet: bool) -> None:
+    """Makes the data of every task once, before any cell starts. Raises ValueError with the child's words."""
+    for cell in {canonical(cell.spec["task"]): cell for cell in cells}.values():
+        prepare_one(store.spec(cell.id), data, quiet)
+
+
+def prepare_one(spec: Spec, data: Path, quiet: bool) -> str:
+    """The content hash of one task's data, made in a child process if they are not there yet."""
+    with tempfile.TemporaryDirectory(prefix="attnbench-") as folder:
+        asked, outcome = Path(folder, "spec.json"), Path(folder, "outcome.json")
+        asked.write_text(canonical(spec))
+        command = [sys.executable, "-m", "attnbench.run", str(asked), str(outcome), "--data", str(data), "--prepare"]
+        environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        follow(command, environment, f"data of {spec['task']['name']}", quiet)
+        told = json.loads(outcome.read_text()) if outcome.is_file() else {"error": {"message": "the child died"}}
+    if told["error"]:
+        raise ValueError(f"the data of {spec['task']['name']} could not be made: {told['error']['message']}")
+    return told["data"]["hash"]
+
+
+def follow(command: Sequence[str], environment: dict[str, str], title: str, quiet: bool) -> None:
+    """Runs a preparing child and shows the progress that it prints; its other output goes to standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with (
+        Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child,
+    ):
+        line = bar.add_task(title, total=None, start=False)
+        assert child.stdout is not None
+        for text in child.stdout:
+            words = text.split()
+            if len(words) == 3 and words[0] == PREPARING:
+                bar.start_task(line)
+                bar.update(line, completed=int(words[1]), total=int(words[2]))
+            elif not quiet:
+                print(text, end="", file=sys.stderr)

@@ -1,0 +1,106 @@
+"""Verbs that only read: status, report, list and logs. None of them needs torch."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attnbench.manifest import Cell, Manifest
+from attnbench.store import Store
+
+
+def manifest(name: str, root: Path) -> Manifest:
+    """The manifest of a sweep that was started under this root. Raises ValueError when there is none."""
+    file = root / name / "cells.json"
+    if not file.is_file():
+        known = sorted(path.parent.name for path in root.glob("*/cells.json"))
+        there = f" Started there: {', '.join(known)}." if known else ""
+        raise ValueError(f"no sweep {name!r} was started under {root}; `attnbench sweep` does that.{there}")
+    return Manifest.read(file)
+
+
+def status(name: str, root: Path, *, quiet: bool, as_json: bool) -> int:
+    """Prints counts, causes and time left; returns 0 done, 3 incomplete, 4 cells set aside, 5 store damaged."""
+    from attnbench.slurm import snapshot
+    from attnbench.states import states, summary
+
+    listed, store = manifest(name, root), Store(root)
+    evidence = store.scan(cell.id for cell in listed.cells)
+    told = summary(listed, states(listed.cells, evidence, snapshot(store), now=time.time()))
+    if as_json:
+        click.echo(json.dumps(told.json(), indent=1))
+    elif not quiet:
+        click.echo(spoken(told))
+    return told.code
+
+
+def spoken(told: Any) -> str:
+    from attnbench.progress import span
+
+    counts = ", ".join(f"{count} {word}" for word, count in told.counts.items())
+    lines = [f"{told.sweep}: {told.total} cells: {counts}."]
+    lines += [f"  {count} x {cause}" for cause, count in told.causes.items()]
+    if told.left_s:
+        lines.append(f"About {span(told.left_s)} left.")
+    return "\n".join(lines)
+
+
+def report(name: str, root: Path, *, quiet: bool, mixed: bool) -> None:
+    """Writes tables and figures of a sweep and prints its summary table."""
+    from rich.console import Console
+
+    from attnbench.collect import gather
+    from attnbench.report import screen, write_report
+
+    listed, store = manifest(name, root), Store(root)
+    summary = write_report(store, listed, root / name, mixed=mixed)
+    if not quiet:
+        console = Console()
+        console.print(screen(gather(store, listed, root / name, mixed=mixed).frame, console.width))
+        console.print(f"Tables and figures: {summary.parent}", soft_wrap=True, highlight=False)
+
+
+def shelf(entries: list[dict[str, Any]]) -> str:
+    """Entries of the catalogue for people: what each is, then a line for each knob."""
+    return "\n\n".join(told(entry) for entry in entries)
+
+
+def told(entry: dict[str, Any]) -> str:
+    name = entry["name"]
+    if "missing" in entry:
+        return f"{name}  (cannot be used here: {entry['missing']})"
+    if "question" in entry:
+        return f"{name}  {entry['runs']} runs. {entry['question']}"
+    facts = [f"fits {', '.join(entry['fits'])}", f"work {entry['order']}"] if "fits" in entry else []
+    facts += [f"{number}: {way} is better" for number, way in entry.get("better", {}).items()]
+    head = [f"{name}  {entry['summary']}", *([f"    {'; '.join(facts)}"] if facts else [])]
+    head += [f"    {entry['source']}"] if entry["source"] else []
+    return "\n".join([*head, *(knob(line) for line in entry["knobs"])])
+
+
+def knob(line: dict[str, Any]) -> str:
+    default = json.dumps(line["default"]) if not isinstance(line["default"], str) else line["default"]
+    kind = f"{line['type']} {line['bounds']}".strip()
+    return f"    {line['name']} = {default}  [{kind}]  {line['about']}"
+
+
+def logs(name: str, word: str, root: Path) -> str:
+    """The latest attempt's output. Raises ValueError when no cell, or more than one, begins with the word."""
+    listed, store = manifest(name, root), Store(root)
+    found = [cell for cell in listed.cells if cell.id.startswith(word) or cell.label == word]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} cells of {name} are called {word!r}; give more digits of an id, or a label.")
+    return output(store, found[0])
+
+
+def output(store: Store, cell: Cell) -> str:
+    attempts = store.attempts(cell.id)
+    if not attempts:
+        return f"{cell.label} ({cell.id}): not tried yet."
+    last = max(attempts, key=lambda attempt: attempt.started)
+    log = store.spec_path(cell.id).parent / "attempts" / f"{last.uuid}.log"
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    error = (last.end or {}).get("error") or {}
+    return f"{cell.label} ({cell.id}), attempt {last.uuid} on {last.host}:\n{text}{error.get('traceback', '')}"

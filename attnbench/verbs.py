@@ -1,0 +1,201 @@
+"""Verbs that plan and start: check, sweep, run and data. They need the catalogue, and so torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+import mechanisms
+import tasks
+from attnbench import launch, local, models, paths, reading, settings, slurm
+from attnbench._yaml import value
+from attnbench.cell import PROTOCOL, SCHEMA
+from attnbench.check import Checked, check, table
+from attnbench.progress import span
+from attnbench.shard import Limits, Supervisor
+from attnbench.store import Store
+from attnbench.sweep import expand, expand_text
+from mechanisms import configure, known, nearest, resolved
+
+RETRIABLE = ("failed", "oom", "timeout", "diverged")
+
+
+def device_class(device: str, launcher: str, gpus: int) -> str:
+    """cpu or cuda: as asked; on SLURM what the file's resources say; here what torch finds."""
+    if device != "auto":
+        return device
+    if launcher == "slurm":
+        return "cuda" if gpus else "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def checked(word: str, device: str, given: Sequence[str], only: Sequence[str], *, launcher: str) -> Checked:
+    """A sweep file, expanded and built on the meta device. Raises ValueError for whatever is wrong with it."""
+    file = paths.sweep_file(word)
+    plan = expand(file, device="cpu", settings=given, only=only)
+    gpus = plan.frame.slurm.gpus if plan.frame.slurm else 0
+    wanted = device_class(device if device != "auto" else plan.frame.device, launcher, gpus)
+    if wanted != plan.device:
+        plan = expand(file, device=wanted, settings=[*given, f"device={wanted}"], only=only)
+    return check(plan)
+
+
+def overview(checked: Checked) -> str:
+    """What a sweep is, a line for each variant."""
+    plan, cells = checked.plan, checked.manifest.cells
+    trainings = len(plan.trainings)
+    lines = [
+        f"{plan.name}: {plan.frame.question}",
+        f"{trainings} trainings and {len(cells) - trainings} cost measurements on {plan.device}; "
+        f"about {span(3600 * checked.hours)} one after the other, a rough guess until cells have been measured.",
+    ]
+    if plan.folded:
+        lines.append(f"{plan.folded} further cells are the same as others, since knobs were idle, and run once.")
+    width = max(len(cell.variant) for cell in cells)
+    lines.append(f"{'variant':{width}}  {'cells':>7}  {'weights':>9}  {'MFLOP/example':>13}  {'about':>7}")
+    for variant, count, params, flops, seconds in table(checked):
+        lines.append(f"{variant:{width}}  {count:>7}  {params:>9,}  {flops / 1e6:>13.2f}  {span(seconds):>7}")
+    return "\n".join(lines)
+
+
+def listing(checked: Checked) -> str:
+    works = {id: asdict(work) for id, work in checked.works.items()}
+    return json.dumps(
+        {"sweep": checked.plan.name, "cells": [asdict(c) for c in checked.manifest.cells], "works": works}
+    )
+
+
+def sweep(word: str, **given: Any) -> int:
+    """Checks, launches what is missing, reports; returns the exit code."""
+    site = settings.read(words=given["site"])
+    words = [part.strip() for part in given["retry"].split(",") if part.strip()]
+    for part in words:
+        known("outcome to retry", part, RETRIABLE, of="attnbench sweep")
+    launcher, why = given["launcher"], ""
+    if launcher == "auto":
+        there, why = slurm.available()
+        launcher = "slurm" if there else "local"
+    plan = checked(word, given["device"], given["settings"], given["only"], launcher=launcher)
+    if launcher == "slurm" and plan.manifest.slurm is None:
+        plan = replace(plan, manifest=replace(plan.manifest, slurm=default_resources()))
+    root = paths.results(given["results"])
+    if given["dry_run"]:
+        click.echo(overview(plan))
+        return local.DONE
+    store = Store(root)
+    if given["cancel"]:
+        jobs = slurm.cancel(store, {cell.id for cell in plan.manifest.cells})
+        click.echo(f"Cancelled {len(jobs)} jobs: {', '.join(jobs) or 'there were none'}.")
+        return local.DONE
+    say = (lambda _: None) if given["quiet"] else click.echo
+    if why:
+        say(why)
+    options = launch.Options(
+        launcher=launcher,
+        workers=given["workers"],
+        cell_s=3600 * given["cell_hours"] if given["cell_hours"] else None,
+        retry=words,
+        wait=not given["no_wait"],
+        quiet=given["quiet"],
+        max_gpu_hours=given["max_gpu_hours"],
+        site=site,
+    )
+    code = launch.launch(plan, store, paths.data(given["data_dir"]), options, say)
+    if code in (local.DONE, local.SET_ASIDE):
+        reading.report(plan.plan.name, root, quiet=given["quiet"], mixed=given["mixed"])
+    return code
+
+
+def default_resources() -> dict[str, Any]:
+    from attnbench._sections import Slurm
+
+    return Slurm().model_dump()
+
+
+def run(task: str, subject: str, words: Sequence[str], **given: Any) -> int:
+    """One cell: builds its one-cell sweep, runs it under the same supervisor, prints its numbers."""
+    text = one_cell(task, subject, given["model"], given["seed"], words)
+    plan = expand_text(Path("attnbench run"), text, device=device_class(given["device"], "local", 0))
+    check(plan)
+    cell, store = plan.trainings[0], Store(paths.results(given["results"]))
+    data = paths.data(given["data_dir"])
+    store.ask(cell.spec)
+    if store.done(cell.id) is None:
+        launch.prepare(store, [cell], data, given["quiet"])
+        where = {"launcher": "run"}
+        Supervisor(store, data=data, limits=Limits(), watch=lambda _: None, where=where).run([cell.id])
+    row = store.result(cell.id)
+    if row is None:
+        error = store.failed(cell.id) or {}
+        raise ValueError(f"cell {cell.id} failed: {error.get('message', 'see its log')}\n{error.get('traceback', '')}")
+    told = {"id": cell.id, "status": row["status"], **row["result"], "wall_s": row["wall_s"]}
+    lines = "\n".join(
+        f"{name:16}{number:.6g}" if isinstance(number, float) else f"{name:16}{number}" for name, number in told.items()
+    )
+    click.echo(json.dumps(row) if given["as_json"] else lines)
+    return local.DONE if row["status"] == "ok" else local.SET_ASIDE
+
+
+def one_cell(task: str, subject: str, model: str, seed: int, words: Sequence[str]) -> dict[str, Any]:
+    """The text of a sweep with one training cell; knobs go to their one owner."""
+    names = [*mechanisms.names(), *(name for name in models.names() if not models.find(name).socket)]
+    known("mechanism or whole model", subject, names, of="attnbench")
+    whole = subject not in mechanisms.names()
+    owners: dict[str, dict[str, Any]] = {"task": {"name": task}, "model": {"name": subject if whole else model}}
+    configs: dict[str, Any] = {"task": tasks.find(task).config, "model": models.find(owners["model"]["name"]).config}
+    if not whole:
+        owners["mechanism"], configs["mechanism"] = {"name": subject}, mechanisms.find(subject).config
+    for knob, written in pairs(words):
+        owner, name = owner_of(knob, configs)
+        owners[owner][name] = value(written)
+    base = {"question": "one cell", "runs": 1, "seeds": [seed], "tasks": [owners["task"]]}
+    if whole:
+        return base | {"baselines": [owners["model"]]}
+    return base | {"models": [owners["model"]], "mechanisms": [owners["mechanism"]]}
+
+
+def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    """`--levels 2` and `--levels=2` as (levels, 2). Raises ValueError for anything else."""
+    found, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, written = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not (equals or rest):
+            raise ValueError(f"knobs are written --name value; got {word!r}.")
+        found.append((name.replace("-", "_"), written if equals else rest.pop(0)))
+    return found
+
+
+def owner_of(knob: str, configs: Mapping[str, Any]) -> tuple[str, str]:
+    """(owner, knob) of `levels` or `mechanism.levels`. Raises ValueError when nobody has it, or several do."""
+    owner, dot, name = knob.partition(".")
+    if dot:
+        known("owner of knobs", owner, configs, of="attnbench run")
+        return owner, name
+    having = [owner for owner, config in configs.items() if knob in config.model_fields]
+    if len(having) == 1:
+        return having[0], knob
+    if having:
+        raise ValueError(f"--{knob} is a knob of {' and '.join(having)}; write --{having[0]}.{knob}.")
+    knobs = [name for config in configs.values() for name in config.model_fields]
+    raise ValueError(f"nobody has a knob {knob!r}.{nearest(knob, knobs)} There are {', '.join(knobs)}.")
+
+
+def data(task: str, words: Sequence[str], folder: Path, quiet: bool) -> str:
+    """Makes the data of a task at the given knobs; returns their hash."""
+    found = tasks.find(task)
+    knobs = {}
+    for word in words:
+        name, equals, written = word.partition("=")
+        if not equals:
+            raise ValueError(f"--set is written KNOB=VALUE; got {word!r}.")
+        knobs[name] = value(written)
+    config = configure(found.config, knobs, of=task)
+    spec = {"schema": SCHEMA, "protocol": PROTOCOL, "kind": "train", "device": "cpu", "threads": 1}
+    spec["task"] = {"name": task, "version": found.version, "knobs": resolved(config)}
+    return launch.prepare_one(spec, folder, quiet)
