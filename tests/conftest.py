@@ -1,0 +1,50 @@
+"""Wiring of what several test files share: one real SLURM for the whole session, and ways to lie about it."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm_cluster import Cluster, missing
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """Two nodes on loopback; skips where they cannot be started, or fails where SLURM is required."""
+    if reason := missing():
+        if os.environ.get("ATTNBENCH_REQUIRE_SLURM"):
+            pytest.fail(f"ATTNBENCH_REQUIRE_SLURM is set. {reason}")
+        pytest.skip(reason)
+    cluster = Cluster()
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture
+def cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """The session's cluster with an empty queue, before and after, in the environment of this one test."""
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, slurm.env[name])
+    slurm.clear()
+    yield slurm
+    slurm.clear()
+
+
+@pytest.fixture
+def lie(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts a script in the way of one of SLURM's programs; the real one is `$real`."""
+    folder = tmp_path / "lies"
+    folder.mkdir()
+
+    def put(name: str, script: str) -> None:
+        real = shutil.which(name, path=cluster.env["PATH"])
+        (folder / name).write_text(f'#!/bin/sh\nreal={real}\n{script}\nexec "$real" "$@"\n')
+        (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{cluster.env['PATH']}")
+
+    return put
