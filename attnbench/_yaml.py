@@ -32,7 +32,7 @@ def load(file: Path) -> CommentedMap:
     except MarkedYAMLError as error:
         raise SweepError(file, line_of(error), f"this is no YAML: {error.problem or error.context}.") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(file, None, f"this is no YAML: {str(error).splitlines()[0]}") from None
+        raise SweepError(file, None, f"this is no YAML: {str(error).splitlines()[0]}.") from None
     if not isinstance(text, CommentedMap):
         raise SweepError(file, None, f"a sweep file is a map with sections; got {type(plain(text)).__name__}.")
     return text

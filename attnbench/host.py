@@ -5,13 +5,14 @@ import importlib.util
 import os
 import platform
 import socket
-import subprocess
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from attnbench import _freeze
 
 LIBRARIES = ("torch", "numpy", "scipy", "neuraloperator", "timm")
 DECIDING = ("mechanisms", "tasks", "attnbench/models")  # folders whose files can change a number; and these files:
@@ -59,9 +60,7 @@ def processor() -> str:
 
 def code() -> dict[str, Any]:
     """Fingerprint of the deciding files, commit of the checkout they lie in, and whether that has changes."""
-    root = package_root()
-    commit, changes = git(root, "rev-parse", "HEAD"), git(root, "status", "--porcelain", "--untracked-files=no")
-    return {"fingerprint": fingerprint(), "commit": commit or "none", "dirty": bool(changes)}
+    return {"fingerprint": fingerprint(), **_freeze.commit(package_root())}
 
 
 @cache
@@ -80,14 +79,3 @@ def package_root() -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent.parent
-
-
-def git(folder: Path, *words: str) -> str:
-    """What git prints, or nothing where there is no checkout or no git."""
-    if not (folder / ".git").exists():
-        return ""
-    try:
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

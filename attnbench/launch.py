@@ -43,6 +43,8 @@ class Options:
 def launch(checked: Checked, store: Store, data: Path, options: Options, say: Callable[[str], None]) -> int:
     """Runs what is missing and returns the exit code; a second call starts nothing. Raises ValueError for a refusal."""
     refuse_expensive(checked, options)
+    if options.launcher == "local":
+        refuse_absent(checked.plan.device)
     for cell in checked.plan.cells:
         store.ask(cell.spec)
     checked.manifest.write(store.root / checked.plan.name / "cells.json")
@@ -79,6 +81,16 @@ def refuse_expensive(checked: Checked, options: Options) -> None:
         raise ValueError("nothing was submitted.")
 
 
+def refuse_absent(device: str) -> None:
+    """Raises ValueError when cells are to run here on a GPU that is not here."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "torch finds no CUDA device here; --device cpu does without one, --launcher slurm goes to one."
+        )
+
+
 def unfinished(store: Store, cell: Cell) -> bool:
     return store.done(cell.id) is None and store.failed(cell.id) is None
 
@@ -102,7 +114,7 @@ def prepare_one(spec: Spec, data: Path, quiet: bool) -> str:
     """The content hash of one task's data, made in a child process if they are not there yet."""
     with tempfile.TemporaryDirectory(prefix="attnbench-") as folder:
         asked, outcome = Path(folder, "spec.json"), Path(folder, "outcome.json")
-        asked.write_text(canonical(spec))
+        asked.write_text(canonical({**spec, "device": "cpu"}))  # a login node makes them, and it may have no GPU
         command = [sys.executable, "-m", "attnbench.run", str(asked), str(outcome), "--data", str(data), "--prepare"]
         environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         follow(command, environment, f"data of {spec['task']['name']}", quiet)

@@ -122,6 +122,7 @@ def run(task: str, subject: str, words: Sequence[str], **given: Any) -> int:
     text = one_cell(task, subject, given["model"], given["seed"], words)
     plan = expand_text(Path("attnbench run"), text, device=device_class(given["device"], "local", 0))
     check(plan)
+    launch.refuse_absent(plan.device)
     cell, store = plan.trainings[0], Store(paths.results(given["results"]))
     data = paths.data(given["data_dir"])
     store.ask(cell.spec)
@@ -153,6 +154,8 @@ def one_cell(task: str, subject: str, model: str, seed: int, words: Sequence[str
     for knob, written in pairs(words):
         owner, name = owner_of(knob, configs)
         owners[owner][name] = value(written)
+        if isinstance(owners[owner][name], list):
+            raise ValueError(f"--{knob} takes one value here, for a run is one cell; lists are for sweep files.")
     base = {"question": "one cell", "runs": 1, "seeds": [seed], "tasks": [owners["task"]]}
     if whole:
         return base | {"baselines": [owners["model"]]}

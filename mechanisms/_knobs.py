@@ -44,7 +44,9 @@ def configure(config: type[Config], knobs: Mapping[str, Any], *, of: str) -> Con
     try:
         return config(**{str(knob): value for knob, value in knobs.items()})  # YAML has names that are numbers
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()
+        unknowns = (one for one in errors if one["type"] == "extra_forbidden")  # one of them explains a missing knob
+        first = next(unknowns, errors[0])
         knob = str(first["loc"][0]) if first["loc"] else None
         raise KnobError(sentence(config, first, of=of), knob) from None
 
