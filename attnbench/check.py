@@ -10,7 +10,7 @@ from attnbench._yaml import SweepError
 from attnbench.flops import Work, count
 from attnbench.labels import variants
 from attnbench.manifest import Cell, Manifest
-from attnbench.models import maker
+from attnbench.models import counted, maker
 from attnbench.sweep import Plan, Planned
 
 FLOPS_PER_S = {"cpu": 12e9, "cuda": 5e12}  # of one training cell on one core, or one GPU, at small sizes: a rough guess
@@ -51,7 +51,7 @@ def check(plan: Plan) -> Checked:
 
 
 def worked(plan: Plan, cell: Planned) -> Work:
-    inside = (cell.mechanism.name, cell.mechanism.values) if cell.mechanism else None
+    inside = counted((cell.mechanism.name, cell.mechanism.values)) if cell.mechanism else None
     try:
         return count(maker(cell.model.name, cell.model.values, inside, 0), cell.task.config.port)
     except ValueError as error:

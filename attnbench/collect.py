@@ -91,8 +91,7 @@ def flat(store: Results, cell: "Cell", sweep: str) -> Flat:
     code, data, error = (record.get(block) or {} for block in ("code", "data", "error"))
     row |= {
         "data.hash": data.get("hash"),
-        "code.fingerprint": code.get("fingerprint"),
-        "code.commit": code.get("commit"),
+        **{f"code.{name}": code.get(name) for name in ("fingerprint", "entries", "commit", "dirty")},
     }
     row |= {name: record.get(name) for name in ("started", "finished", "wall_s")}
     return row | {"error": ": ".join(filter(None, (error.get("type"), error.get("message")))) or None}
@@ -159,6 +158,10 @@ def mixtures(frame: pd.DataFrame) -> list[str]:
     sentences, rows = [], records(frame)
     if len(versions := counted(row["code.fingerprint"] for row in rows)) > 1:
         sentences.append(f"The rows come from {len(versions)} versions of the code ({named(versions)}).")
+    for name in sorted({str(row["mechanism"] or row["model"]) for row in rows}):
+        own = (row["code.entries"] for row in rows if name == str(row["mechanism"] or row["model"]))
+        if len(versions := counted(own)) > 1:
+            sentences.append(f"The rows of {name} come from {len(versions)} versions of its files ({named(versions)}).")
     knobs = [name for name in frame.columns if name == "task" or name.startswith("task.")]
     tasks: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows:

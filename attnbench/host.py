@@ -5,7 +5,10 @@ import importlib.util
 import os
 import platform
 import socket
-from functools import cache
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,8 @@ import torch
 from attnbench import _freeze
 
 LIBRARIES = ("torch", "numpy", "scipy", "neuraloperator", "timm")
-DECIDING = ("mechanisms", "tasks", "attnbench/models")  # folders whose files can change a number; and these files:
-DECIDING_FILES = ("attnbench/run.py", "attnbench/measure.py", "attnbench/memory.py", "attnbench/flops.py")
+CATALOGUES = ("mechanisms", "tasks", "attnbench/models")  # their plumbing can change every number, an entry its own
+DECIDING = ("attnbench/run.py", "attnbench/measure.py", "attnbench/memory.py", "attnbench/flops.py")
 
 
 def host(device: str) -> dict[str, Any]:
@@ -59,16 +62,31 @@ def processor() -> str:
 
 
 def code() -> dict[str, Any]:
-    """Fingerprint of the deciding files, commit of the checkout they lie in, and whether that has changes."""
-    return {"fingerprint": fingerprint(), **_freeze.commit(package_root())}
+    """Two fingerprints, the commit of the checkout, and whether that has changes.
+
+    fingerprint: of the files that can change every cell's numbers. entries: of the task, model and mechanism that this
+    process has imported, so that a file added beside them changes nothing.
+    """
+    root = package_root()
+    plumbing = [file for folder in CATALOGUES for file in (root / folder).glob("_*.py")]
+    return {
+        "fingerprint": fingerprint([*plumbing, *(root / name for name in DECIDING)]),
+        "entries": fingerprint(imported_entries()),
+        **_freeze.commit(root),
+    }
 
 
-@cache
-def fingerprint() -> str:
-    """12 hex digits over names and contents of every file that can change a number."""
+def imported_entries() -> list[Path]:
+    """Files of the catalogues' entries that are imported."""
+    packages = tuple(f"{folder.replace('/', '.')}." for folder in CATALOGUES)
+    files = [sys.modules[name].__file__ for name in sys.modules if name.startswith(packages)]
+    return [path for path in map(Path, filter(None, files)) if not path.name.startswith("_")]
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """12 hex digits over the names and contents of files."""
     root, digest = package_root(), hashlib.sha256()
-    files = [file for folder in DECIDING for file in (root / folder).rglob("*.py")]
-    for file in sorted([*files, *(root / name for name in DECIDING_FILES)]):
+    for file in sorted(set(files)):
         digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
@@ -79,3 +97,28 @@ def package_root() -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent.parent
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Seconds that passed, that all cores were busy, and that this process was; busy_s is None where nobody tells."""
+
+    wall_s: float
+    busy_s: float | None
+    own_s: float
+
+    @classmethod
+    def now(cls) -> "Usage":
+        stat = Path("/proc/stat")
+        if not stat.is_file():
+            return cls(time.perf_counter(), None, time.process_time())
+        user, nice, system, _idle, _wait, irq, softirq, steal = map(int, stat.read_text().split()[1:9])
+        ticks = user + nice + system + irq + softirq + steal
+        return cls(time.perf_counter(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time())
+
+    def foreign_until(self, later: "Usage") -> float | None:
+        """Share of the machine's cores, 0 to 1, that others used in between: a steady neighbour shows no spread."""
+        if self.busy_s is None or later.busy_s is None:
+            return None
+        foreign_s = (later.busy_s - self.busy_s) - (later.own_s - self.own_s)
+        return max(0.0, foreign_s) / ((later.wall_s - self.wall_s) * (os.cpu_count() or 1))

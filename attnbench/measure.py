@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attnbench.host import Usage
 from attnbench.memory import peaks
 from tasks import Make, Runnable, update
 
@@ -20,6 +21,7 @@ WARM_S, WARM_STEPS, WARM_CAP_S = 0.5, 3, 5.0  # least seconds and steps, and whe
 REPEATS, REPEAT_S, REPEAT_CAP_S = 30, 1.0, 6.0  # least steps and seconds, and when to give up; fewer steps are noisy
 LOOK_S = 0.25  # how often to see whether it is enough: sorting after every step would take longer than the steps
 CALM = 0.05  # half the 95 % interval of the median, as a share of it, below which a timing is not noisy
+BUSY = 0.1  # share of the machine's cores that other processes used meanwhile, above which a timing is noisy
 TINY_RATE = 1e-6  # learning rate of measured steps: weights stay sound however many there are
 Step = Callable[[], None]
 
@@ -30,6 +32,7 @@ def cost(make: Make, task: Runnable, port: Any, *, device: str) -> tuple[dict[st
     inputs, target = task.batch(0, device)
     columns: dict[str, Any] = {"batch": len(inputs), "threads": torch.get_num_threads(), "warmup": "until calm"}
     raw: dict[str, list[float]] = {}
+    before = Usage.now()
     for name, step in (("infer", inference(model, inputs)), ("train", training(model, task, inputs, target))):
         warm_up(step, device)
         times = repeat(step, device)
@@ -37,7 +40,8 @@ def cost(make: Make, task: Runnable, port: Any, *, device: str) -> tuple[dict[st
         columns |= summary(name, times, len(inputs))
         columns |= {f"{key}_{name}_mib": value for key, value in peaks(step, device).items()}
     columns["memory_method"] = "torch.cuda allocator" if device == "cuda" else "torch profiler, allocator"
-    columns["noisy"] = columns["infer_noisy"] or columns["train_noisy"]
+    columns["foreign_cpu"] = foreign = before.foreign_until(Usage.now())
+    columns["noisy"] = columns["infer_noisy"] or columns["train_noisy"] or (foreign or 0.0) > BUSY
     return columns, raw
 
 

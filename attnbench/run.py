@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 import tasks
-from attnbench import flops, host, measure
-from attnbench.models import Mechanism, maker
+from attnbench import flops, host, measure, models
+from attnbench.models import Mechanism, counted, maker
 from mechanisms import configure
 
 Outcome = dict[str, Any]
@@ -61,11 +61,13 @@ def execute(
 
     tell: called with what is known before the work begins, for rows of cells that have to be killed.
     """
-    outcome: Outcome = {"status": "ok", "result": {}, "cost": {}, "host": {}, "data": {}, "raw": {}, "error": None}
-    outcome["code"] = host.code()
+    outcome: Outcome = {block: {} for block in ("result", "cost", "host", "data", "code", "raw")}
+    outcome |= {"status": "ok", "error": None}
     start = perf_counter()
     try:
         set_up(spec)
+        find_entries(spec)
+        outcome["code"] = host.code()
         outcome["host"] = host.host(spec["device"])
         tell({name: outcome[name] for name in ("host", "code")})
         outcome |= work(spec, data)
@@ -91,7 +93,19 @@ def set_up(spec: dict[str, Any]) -> None:
     if spec["device"] == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("the cell asks for cuda, and torch finds no CUDA device here")
     torch.backends.cudnn.benchmark = False  # it picks kernels by a race, so that equal runs would differ
+    torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions alone: float32 is to mean the same for all
+    torch.backends.cuda.matmul.allow_tf32 = False
     torch.use_deterministic_algorithms(spec["device"] == "cpu")
+
+
+def find_entries(spec: dict[str, Any]) -> None:
+    """Imports the files of the cell's task, model and mechanism, and no others: their contents enter `code.entries`."""
+    tasks.find(spec["task"]["name"])
+    if "model" not in spec:  # data are made for a task alone
+        return
+    models.find(spec["model"]["name"])
+    if inside := mechanism_of(spec):
+        counted(inside)
 
 
 def train(spec: dict[str, Any], data: Path) -> Outcome:
@@ -107,8 +121,9 @@ def train(spec: dict[str, Any], data: Path) -> Outcome:
 
 def cost(spec: dict[str, Any], data: Path) -> Outcome:
     """Measures what the cell's model costs; needs no data."""
-    port, make = made_config(spec).port, made_model(spec, 0)
-    work = asdict(flops.count(make, port))
+    port, make, inside = made_config(spec).port, made_model(spec, 0), mechanism_of(spec)
+    alike = maker(spec["model"]["name"], spec["model"]["knobs"], counted(inside) if inside else None, 0)
+    work = asdict(flops.count(alike, port))
     columns, raw = measure.cost(make, made_task(spec, data), port, device=spec["device"])
     alone = os.environ.get("ATTNBENCH_SHARED", "") != "1"  # the launcher says so when others may run beside
     return {"cost": work | columns | {"shared": not alone}, "raw": raw}
@@ -136,9 +151,12 @@ def made_task(spec: dict[str, Any], data: Path) -> tasks.Runnable:
 
 
 def made_model(spec: dict[str, Any], seed: int) -> tasks.Make:
+    return maker(spec["model"]["name"], spec["model"]["knobs"], mechanism_of(spec), seed)
+
+
+def mechanism_of(spec: dict[str, Any]) -> Mechanism | None:
     inside = spec["mechanism"]
-    mechanism: Mechanism | None = (inside["name"], inside["knobs"]) if inside else None
-    return maker(spec["model"]["name"], spec["model"]["knobs"], mechanism, seed)
+    return (inside["name"], inside["knobs"]) if inside else None
 
 
 def told(error: BaseException) -> dict[str, str]:

@@ -12,7 +12,7 @@ from attnbench._sections import Figure, Frame, Slurm
 from attnbench._yaml import SweepError, line, load, plain
 from attnbench.cell import PROTOCOL, SCHEMA, Spec, identity
 from attnbench.overrides import apply
-from mechanisms import KnobError, Knobs, configure, nearest, resolved
+from mechanisms import KnobError, Knobs, configure, nearest
 from mechanisms import find as find_mechanism
 from tasks import Port
 
@@ -54,6 +54,15 @@ class Plan:
     @property
     def trainings(self) -> list[Planned]:
         return [cell for cell in self.cells if cell.spec["kind"] == "train"]
+
+
+def frame_of(file: Path, settings: Sequence[str] = ()) -> Frame:
+    """What a sweep file says beside its lists, before it is known where it will run. Raises SweepError."""
+    text = load(file)
+    refuse_unknown_sections(file, text)
+    for setting in settings:
+        apply(file, text, setting)
+    return read_frame(file, text)
 
 
 def expand(file: Path, *, device: str, settings: Sequence[str] = (), only: Sequence[str] = ()) -> Plan:
@@ -147,7 +156,7 @@ def keep(file: Path, sections: dict[str, list[Part]], only: Sequence[str]) -> No
 def train_cells(file: Path, sections: dict[str, list[Part]], frame: Frame, device: str) -> Iterator[Planned]:
     seeds = frame.seeds if isinstance(frame.seeds, list) else [frame.seeds]
     for task in chosen(file, sections["tasks"], tasks.find):
-        for model, mechanism in fillings(file, sections, task):
+        for model, mechanism in fillings(file, sections, task, device):
             for seed in seeds:
                 spec = {
                     "schema": SCHEMA,
@@ -168,14 +177,16 @@ def train_cells(file: Path, sections: dict[str, list[Part]], frame: Frame, devic
                 )
 
 
-def fillings(file: Path, sections: dict[str, list[Part]], task: Chosen) -> Iterator[tuple[Chosen, Chosen | None]]:
+def fillings(
+    file: Path, sections: dict[str, list[Part]], task: Chosen, device: str
+) -> Iterator[tuple[Chosen, Chosen | None]]:
     """Every backbone with every mechanism, then every whole model."""
     if bool(sections["models"]) != bool(sections["mechanisms"]):
         raise SweepError(file, None, "models and mechanisms belong together: a model is built around a mechanism.")
     for model in chosen(file, sections["models"], models.find):
         refuse_other_socket(file, model, socket=True)
         for mechanism in chosen(file, sections["mechanisms"], find_mechanism):
-            refuse_misfit(file, mechanism, task)
+            refuse_misfit(file, mechanism, task, device)
             yield model, mechanism
     for baseline in chosen(file, sections["baselines"], models.find):
         refuse_other_socket(file, baseline, socket=False)
@@ -188,8 +199,10 @@ def refuse_other_socket(file: Path, model: Chosen, *, socket: bool) -> None:
         raise SweepError(file, model.line, f"{model.name} belongs under {place}.")
 
 
-def refuse_misfit(file: Path, mechanism: Chosen, task: Chosen) -> None:
-    """A mechanism that cannot serve the task is refused, never skipped in silence."""
+def refuse_misfit(file: Path, mechanism: Chosen, task: Chosen, device: str) -> None:
+    """A mechanism that cannot serve the task, or cannot run here, is refused, never skipped in silence."""
+    if why := mechanism.entry.absence(device):
+        raise SweepError(file, mechanism.line, why)
     setting, fits = setting_of(task.config.port), mechanism.entry.fits
     if setting not in fits:
         serves = f"it serves {', '.join(sorted(fits))}"
@@ -211,10 +224,10 @@ def cost_cell(training: Planned) -> Planned:
 
 
 def cost_spec(spec: Spec, task: Chosen) -> Spec:
-    """Knobs of the task that do not change what a step costs rest at their defaults, so that variants share a cell."""
-    relevant = {name: getattr(task.config, name) for name in task.config.cost_knobs}
+    """Knobs of the task that do not change what a step costs are left out, so that variants share a cell."""
+    knobs = {name: getattr(task.config, name) for name in sorted(task.config.cost_knobs)}
     try:
-        knobs = resolved(configure(task.entry.config, relevant, of=task.name))
+        configure(task.entry.config, knobs, of=task.name)
     except KnobError:  # the defaults of the others do not go with these, so this variant has a cell of its own
         knobs = task.spec["knobs"]
     return spec | {"kind": "cost", "seed": None, "threads": 0, "task": task.spec | {"knobs": knobs}}

@@ -17,7 +17,7 @@ from attnbench.check import Checked, check, table
 from attnbench.progress import span
 from attnbench.shard import Limits, Supervisor
 from attnbench.store import Store
-from attnbench.sweep import expand, expand_text
+from attnbench.sweep import expand, expand_text, frame_of
 from mechanisms import configure, known, nearest, resolved
 
 RETRIABLE = ("failed", "oom", "timeout", "diverged")
@@ -37,11 +37,11 @@ def device_class(device: str, launcher: str, gpus: int) -> str:
 def checked(word: str, device: str, given: Sequence[str], only: Sequence[str], *, launcher: str) -> Checked:
     """A sweep file, expanded and built on the meta device. Raises ValueError for whatever is wrong with it."""
     file = paths.sweep_file(word)
-    plan = expand(file, device="cpu", settings=given, only=only)
-    gpus = plan.frame.slurm.gpus if plan.frame.slurm else 0
-    wanted = device_class(device if device != "auto" else plan.frame.device, launcher, gpus)
-    if wanted != plan.device:
-        plan = expand(file, device=wanted, settings=[*given, f"device={wanted}"], only=only)
+    frame = frame_of(file, given)
+    wanted = device if device != "auto" else frame.device
+    wanted = device_class(wanted, launcher, frame.slurm.gpus if frame.slurm else 0)
+    against = [f"device={wanted}"] if frame.device not in ("auto", wanted) else []  # --device says otherwise
+    plan = expand(file, device=wanted, settings=[*given, *against], only=only)
     return check(plan)
 
 

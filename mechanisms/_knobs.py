@@ -31,7 +31,7 @@ class Knobs(BaseModel):
     neutral: ClassVar[Mapping[str, Any]] = {}
 
     def idle(self) -> set[str]:
-        """The knobs that change nothing beside the others; they rest at their defaults in a cell's id."""
+        """The knobs that change nothing beside the others; they stay out of a cell's id."""
         return set()
 
 
@@ -52,13 +52,9 @@ def configure(config: type[Config], knobs: Mapping[str, Any], *, of: str) -> Con
 
 
 def resolved(config: Knobs) -> dict[str, Any]:
-    """Every knob as it enters a cell's id: idle ones at their defaults, those at their neutral value left out."""
-    values = config.model_dump()
-    defaults = {name: field.default for name, field in type(config).model_fields.items()}
-    values |= {name: defaults[name] for name in config.idle()}
-    return {
-        name: value for name, value in values.items() if name not in config.neutral or value != config.neutral[name]
-    }
+    """Every knob as it enters a cell's id: without the idle ones and those at their neutral value."""
+    silent = config.idle() | {name for name, value in config.neutral.items() if getattr(config, name) == value}
+    return {name: value for name, value in config.model_dump().items() if name not in silent}
 
 
 def sentence(config: type[Knobs], error: ErrorDetails, *, of: str) -> str:

@@ -1,10 +1,10 @@
 """Looks things up by name. A name is a file name, so a lookup imports one file and no other."""
 
-import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
 
 from torch import nn
 
@@ -52,6 +52,9 @@ class Mechanism:
     order: how its work grows with the number of tokens N, all else fixed.
     bound_to_shape: whether its weights depend on the shape of the site.
     version: raised when its behaviour changes, so that old rows keep their own ids.
+    needs: an optional package that it cannot do without.
+    devices: the device classes it runs on.
+    reference: of another implementation of a mechanism, that mechanism's name; both compute the same.
     """
 
     name: str
@@ -61,9 +64,30 @@ class Mechanism:
     order: Order
     bound_to_shape: bool = False
     version: int = 1
+    needs: str | None = None
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    reference: str | None = None
+
+    def absence(self, device: str) -> str | None:
+        """Why it cannot run on a device class here, in one sentence; None when it can."""
+        if device not in self.devices:
+            return f"{self.name} runs on {' and '.join(self.devices)} only; got {device}."
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            return f"{self.name} needs the package {self.needs}: pip install 'attnbench[{self.needs}]' brings it."
+        return None
 
 
 mechanisms = Registry[Mechanism]("mechanisms")
+
+
+class More(TypedDict, total=False):
+    """What only some mechanisms declare."""
+
+    bound_to_shape: bool
+    version: int
+    needs: str
+    devices: tuple[str, ...]
+    reference: str
 
 
 def register(
@@ -72,33 +96,32 @@ def register(
     *,
     fits: Iterable[Setting],
     order: Order,
-    bound_to_shape: bool = False,
-    version: int = 1,
+    **more: Unpack[More],
 ) -> Callable[[Module], Module]:
-    """Declares the class below it as a mechanism: a module made by `Class(site, config)`."""
+    """Declares the class below it as a mechanism: a module made by `Class(site, config)`. Words as in Mechanism."""
 
     def declare(module: Module) -> Module:
-        entry = Mechanism(
-            name=name,
-            module=module,
-            config=config,
-            fits=frozenset(fits),
-            order=order,
-            bound_to_shape=bound_to_shape,
-            version=version,
-        )
+        entry = Mechanism(name=name, module=module, config=config, fits=frozenset(fits), order=order, **more)
         mechanisms.add(name, entry, module.__module__)
         return module
 
     return declare
 
 
+def usable(device: str) -> list[str]:
+    """Names of the mechanisms that can run on a device class here, in order."""
+    return [name for name in mechanisms.names() if mechanisms.find(name).absence(device) is None]
+
+
 def build(name: str, site: Site, **knobs: Any) -> nn.Module:
     """A fresh mechanism for a site; a knob left out keeps its default.
 
-    Raises ValueError for an unknown name or knob, a setting it does not serve, or a shape it refuses.
+    Raises ValueError for an unknown name or knob, a package it lacks, a setting it does not serve, or a shape it
+    refuses.
     """
     mechanism = mechanisms.find(name)
+    if why := mechanism.absence(mechanism.devices[0]):
+        raise ValueError(why)
     if site.setting not in mechanism.fits:
         raise ValueError(f"{name} serves {', '.join(sorted(mechanism.fits))}; this site is a {site.setting}.")
     return mechanism.module(site, configure(mechanism.config, knobs, of=name))

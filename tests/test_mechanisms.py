@@ -57,7 +57,7 @@ def label(slot: Slot) -> str:
     return "-".join([slot.name, slot.setting, *(f"{knob}={value}" for knob, value in slot.knobs.items())])
 
 
-FITTING = [(name, setting) for name in mechanisms.names() for setting in sorted(mechanisms.find(name).fits)]
+FITTING = [(name, setting) for name in mechanisms.usable("cpu") for setting in sorted(mechanisms.find(name).fits)]
 SLOTS = [
     Slot(name, setting, knobs, block)
     for name, setting in FITTING
@@ -65,7 +65,7 @@ SLOTS = [
 ]
 each_slot = pytest.mark.parametrize("slot", SLOTS, ids=label)
 each_causal = pytest.mark.parametrize("slot", [slot for slot in SLOTS if slot.setting == "causal"], ids=label)
-each_name = pytest.mark.parametrize("name", mechanisms.names())
+each_name = pytest.mark.parametrize("name", mechanisms.usable("cpu"))
 
 
 @each_slot

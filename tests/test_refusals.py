@@ -13,7 +13,7 @@ SITES = {
     "causal": Site(channels=16, shape=(24,), causal=True),
     "grid": Site(channels=16, shape=(16, 16)),
 }
-TUNABLE = [name for name in mechanisms.names() if mechanisms.find(name).config.model_fields]
+TUNABLE = [name for name in mechanisms.usable("cpu") if mechanisms.find(name).config.model_fields]
 
 
 def refusal(name: str, site: Site, **knobs: Any) -> str:
@@ -61,7 +61,7 @@ def test_heads_that_do_not_divide_the_channels_are_refused(name):
     assert "3" in message
 
 
-@pytest.mark.parametrize("name", mechanisms.names())
+@pytest.mark.parametrize("name", mechanisms.usable("cpu"))
 def test_a_setting_it_does_not_serve_is_refused(name):
     for setting in SITES.keys() - mechanisms.find(name).fits:
         assert setting in refusal(name, SITES[setting])

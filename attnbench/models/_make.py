@@ -36,6 +36,12 @@ def maker(model: str, knobs: Mapping[str, Any], mechanism: Mechanism | None, see
     return make
 
 
+def counted(mechanism: Mechanism) -> Mechanism:
+    """What to count a mechanism's work on: the reference of another implementation, whose kernels no counter sees."""
+    name, knobs = mechanism
+    return mechanisms.find(name).reference or name, knobs
+
+
 class Builder:
     """What a backbone is handed as `build(site)`: each call has a seed of its own.
 
