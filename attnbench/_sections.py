@@ -1,8 +1,8 @@
 """The sections of a sweep file that are no catalogue entries, each with its types."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from mechanisms import Knobs
 
@@ -25,8 +25,8 @@ class Slurm(Knobs):
 class Figure(Knobs):
     """One figure; words are columns of the rows."""
 
-    name: str
-    """name of its file"""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """name of its file: letters, digits, - and _"""
     kind: Literal["variants", "scatter", "lines"]
     """a strip for each variant, a point for each variant, or lines over a knob"""
     y: str
@@ -52,7 +52,7 @@ class Frame(Knobs):
     """what the sweep is to answer, in one sentence"""
     runs: PositiveInt
     """number of distinct training cells that the file describes"""
-    seeds: list[NonNegativeInt] | NonNegativeInt
+    seeds: list[NonNegativeInt]
     """seeds of the runs; runs of one seed are paired"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """device class of all cells; auto takes cuda where there is one, or where slurm asks for GPUs"""
@@ -60,3 +60,15 @@ class Frame(Knobs):
     """resources on a cluster"""
     figures: list[Figure] = Field(default_factory=list)
     """what report draws"""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def one_seed_is_a_list(cls, seeds: Any) -> Any:
+        return [seeds] if isinstance(seeds, int) else seeds
+
+    @field_validator("seeds")
+    @classmethod
+    def seeds_are_different(cls, seeds: list[int]) -> list[int]:
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError("a number or a list of different numbers, at least one")
+        return seeds

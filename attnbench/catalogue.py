@@ -53,7 +53,7 @@ def key() -> str:
 
 
 def collected() -> dict[str, list[Entry]]:
-    """Imports every file of the catalogue; one that cannot be imported is an entry that says why."""
+    """Imports every file of the catalogue; one that is broken is an entry that says why."""
     import mechanisms
     import tasks
     from attnbench import models
@@ -65,7 +65,7 @@ def collected() -> dict[str, list[Entry]]:
 def entry(kind: str, name: str, registry: Any) -> Entry:
     try:
         found = registry.find(name)
-    except ImportError as error:
+    except ValueError as error:
         return {"name": name, "missing": str(error)}
     text = sys.modules[f"{'attnbench.models' if kind == 'models' else kind}.{name}"].__doc__ or ""
     told = {"name": name, "summary": text.split("\n\n")[0].strip(), "source": source(text), "version": found.version}

@@ -46,8 +46,15 @@ def check(plan: Plan) -> Checked:
         cells=cells,
         slurm=frame.slurm.model_dump() if frame.slurm else None,
         figures=tuple(figure.model_dump(exclude_none=True) for figure in frame.figures),
+        better=better(plan),
     )
     return Checked(plan=plan, works=works, manifest=manifest)
+
+
+def better(plan: Plan) -> dict[str, str]:
+    """The columns that rank models, of all tasks of the plan."""
+    tasks = {cell.task.name: cell.task.entry for cell in plan.cells}
+    return {f"result.{name}": side for task in tasks.values() for name, side in task.better.items()}
 
 
 def worked(plan: Plan, cell: Planned) -> Work:
@@ -81,7 +88,7 @@ def estimate_s(cell: Planned, works: dict[str, Work]) -> float:
         return START_S[device] + COST_S
     work, config = works[cell.cost_id], cell.task.config
     flops = 3 * (work.matmul_flops + work.fft_flops) * config.examples  # backward is about two forward passes
-    return START_S[device] + flops / FLOPS_PER_S[device] + STEP_S * config.examples / config.batch
+    return START_S[device] + flops / FLOPS_PER_S[device] + STEP_S * config.examples / config.examples_per_step
 
 
 def table(checked: Checked) -> list[tuple[str, str, int, int, float]]:

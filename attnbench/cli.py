@@ -12,6 +12,7 @@ from attnbench import __version__, paths
 
 DONE, REFUSED, DAMAGED = 0, 1, 5
 FileOption = click.Path(path_type=Path)
+HOURS = click.FloatRange(min=0, max=24 * 365, min_open=True)  # the upper end also keeps out what is no number
 
 
 class Verbs(click.Group):
@@ -83,8 +84,8 @@ def check(files: tuple[str, ...], settings: tuple[str, ...], only: tuple[str, ..
 )
 @click.option("--cancel", is_flag=True, help="Cancel the sweep's jobs on SLURM.")
 @click.option("--no-wait", is_flag=True, help="On SLURM, return after submission.")
-@click.option("--cell-hours", type=float, help="Longest a cell may run; beyond it is a row with status timeout.")
-@click.option("--max-gpu-hours", type=float, help="Refuse a sweep that is estimated to take more.")
+@click.option("--cell-hours", type=HOURS, help="Longest a cell may run; beyond it is a row with status timeout.")
+@click.option("--max-gpu-hours", type=HOURS, help="Refuse a sweep that is estimated to take more.")
 @click.option(
     "--slurm", "site", multiple=True, metavar="NAME=VALUE", help="Site setting, as partition=gpu; repeatable."
 )
@@ -124,7 +125,7 @@ def report(file: str, results: Path | None, data_dir: Path | None, quiet: bool, 
 @click.argument("task")
 @click.argument("subject")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--model", default="isotropic", show_default=True, help="Backbone for a mechanism.")
+@click.option("--model", help="Backbone for a mechanism; isotropic if not given.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 @common
@@ -168,7 +169,7 @@ def data(task: str, settings: tuple[str, ...], results: Path | None, data_dir: P
 def doctor(results: Path | None, data_dir: Path | None, quiet: bool, as_json: bool) -> None:
     """What this machine can run, and what in the store is hurt."""
     from attnbench.doctor import findings
-    from attnbench.store import Store
+    from attnbench.engine.store import Store
 
     found = findings(Store(paths.results(results)), paths.data(data_dir))
     shown = [line for line in found if line[1] == "hurt" or not quiet]

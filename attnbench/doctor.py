@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from attnbench import settings, slurm
-from attnbench.store import Store
+from attnbench.engine import settings, slurm
+from attnbench.engine.store import Store
 
 PACKAGES = ("torch", "timm", "neuraloperator", "pandas", "seaborn", "submitit", "xformers")
 Finding = tuple[str, str, str]  # subject, word (ok, absent, hurt), sentence
@@ -61,10 +61,13 @@ def kernels() -> Iterator[Finding]:
 
 
 def cluster() -> Finding:
+    try:
+        site = settings.read()
+    except ValueError as error:
+        return "slurm", "hurt", str(error)
     there, why = slurm.available()
     if not there:
         return "slurm", "absent", why
-    site = settings.read()
     return "slurm", "ok", f"{why} Partition {site.partition or 'the default'}, account {site.account or 'the default'}."
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from attnbench import _freeze
+from attnbench.engine import _freeze
 
 LIBRARIES = ("torch", "numpy", "scipy", "neuraloperator", "timm")
 CATALOGUES = ("mechanisms", "tasks", "attnbench/models")  # their plumbing can change every number, an entry its own

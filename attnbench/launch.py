@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnbench import local, slurm
 from attnbench.cell import Spec, canonical
 from attnbench.check import Checked
+from attnbench.engine import local, slurm
+from attnbench.engine.settings import SiteSettings
+from attnbench.engine.shard import Limits
+from attnbench.engine.store import Store
 from attnbench.manifest import Cell
-from attnbench.settings import SiteSettings
-from attnbench.shard import Limits
-from attnbench.store import Store
 from attnbench.sweep import Planned
 
 ASK_GPU_HOURS = 10.0  # above it a terminal is asked before anything is submitted
@@ -48,7 +48,9 @@ def launch(checked: Checked, store: Store, data: Path, options: Options, say: Ca
     for cell in checked.plan.cells:
         store.ask(cell.spec)
     checked.manifest.write(store.root / checked.plan.name / "cells.json")
-    reopen(store, checked.manifest.cells, options.retry)
+    if options.retry:
+        opened = reopen(store, checked.manifest.cells, options.retry)
+        say(f"{opened} cells that ended with {' or '.join(options.retry)} are opened again.")
     missing = [cell for cell in checked.manifest.cells if unfinished(store, cell)]
     if not missing:
         say(f"All {len(checked.manifest.cells)} cells have ended already; nothing is started.")
@@ -95,13 +97,16 @@ def unfinished(store: Store, cell: Cell) -> bool:
     return store.done(cell.id) is None and store.failed(cell.id) is None
 
 
-def reopen(store: Store, cells: Iterable[Cell], words: Sequence[str]) -> None:
-    """Opens the next generation of cells that ended with one of the words."""
+def reopen(store: Store, cells: Iterable[Cell], words: Sequence[str]) -> int:
+    """Opens the next generation of cells that ended with one of the words; returns how many."""
+    opened = 0
     for cell in cells:
         row = store.done(cell.id)
         word = row["status"] if row else "failed" if store.failed(cell.id) else "none"
         if word in words:
             store.retry(cell.id)
+            opened += 1
+    return opened
 
 
 def prepare(store: Store, cells: Sequence[Planned], data: Path, quiet: bool) -> None:

@@ -33,7 +33,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A sweep, expanded: its cells, and what launching and drawing it need."""
+    """A sweep, expanded: its cells, and what launching and drawing it need.
+
+    better: of each column that ranks models, lower or higher; the first one ranks first.
+    """
 
     sweep: str
     question: str
@@ -41,6 +44,7 @@ class Manifest:
     cells: tuple[Cell, ...]
     slurm: Mapping[str, Any] | None = None
     figures: tuple[Mapping[str, Any], ...] = field(default=())
+    better: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
         """Appears whole or not at all."""

@@ -43,6 +43,8 @@ def set_knob(file: Path, text: dict[str, Any], path: tuple[str, ...], setting: s
     owner, knob, name = path[0], path[-1], path[1] if len(path) == 3 else None
     entries = [entry for entry in text.get(OWNERS[owner]) or [] if isinstance(entry, dict) and "name" in entry]
     names = [str(entry["name"]) for entry in entries]
+    if not names:
+        raise refusal(file, setting, f"the file has no {OWNERS[owner]}.")
     if len(path) > 3 or (name and name not in names):
         hint = f"its {OWNERS[owner]} are {', '.join(names) or 'none'}.{nearest(name, names)}"
         raise refusal(file, setting, hint)

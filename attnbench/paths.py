@@ -3,6 +3,7 @@
 import os
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryFile
 
 SHIPPED = Path(__file__).parent.parent / "sweeps"
 
@@ -24,6 +25,16 @@ def cache() -> Path:
     return user_cache_path("attnbench")
 
 
+def writable(folder: Path) -> Path:
+    """The folder, made if it is not there. Raises ValueError where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(f"nothing can be written under {folder}: {error.strerror or error}.") from None
+
+
 def sweep_file(word: str) -> Path:
     """The sweep file of that path; else the one that ships under that path or name.
 
@@ -32,8 +43,13 @@ def sweep_file(word: str) -> Path:
     here = Path(word)
     if here.is_file():
         return here
-    if (shipped := SHIPPED / f"{here.stem}.yaml").is_file() and here.suffix in ("", ".yaml"):
+    shipped = SHIPPED / f"{here.stem}.yaml"
+    if shipped.is_file() and here.suffix in ("", ".yaml") and str(here.parent) in (".", "sweeps"):
         return shipped
+    if beside := sorted(file.name for file in here.parent.glob("*.yaml")):
+        near = "".join(f" Did you mean {match!r}?" for match in get_close_matches(here.name, beside, n=1))
+        if near:
+            raise ValueError(f"there is no sweep file {word!r}.{near}")
     names = sweep_names()
     near = "".join(f" Did you mean {match!r}?" for match in get_close_matches(here.stem, names, n=1))
     raise ValueError(f"there is no sweep file {word!r}.{near} With attnbench ship {', '.join(names)}.")

@@ -2,13 +2,14 @@
 
 import json
 import time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import click
 
+from attnbench.engine.store import Store
 from attnbench.manifest import Cell, Manifest
-from attnbench.store import Store
 
 
 def manifest(name: str, root: Path) -> Manifest:
@@ -16,15 +17,16 @@ def manifest(name: str, root: Path) -> Manifest:
     file = root / name / "cells.json"
     if not file.is_file():
         known = sorted(path.parent.name for path in root.glob("*/cells.json"))
-        there = f" Started there: {', '.join(known)}." if known else ""
+        near = "".join(f" Did you mean {match!r}?" for match in get_close_matches(name, known, n=1))
+        there = f"{near} Started there: {', '.join(known)}." if known else ""
         raise ValueError(f"no sweep {name!r} was started under {root}; `attnbench sweep` does that.{there}")
     return Manifest.read(file)
 
 
 def status(name: str, root: Path, *, quiet: bool, as_json: bool) -> int:
     """Prints counts, causes and time left; returns 0 done, 3 incomplete, 4 cells set aside, 5 store damaged."""
-    from attnbench.slurm import snapshot
-    from attnbench.states import states, summary
+    from attnbench.engine.slurm import snapshot
+    from attnbench.engine.states import states, summary
 
     listed, store = manifest(name, root), Store(root)
     evidence = store.scan(cell.id for cell in listed.cells)
@@ -37,7 +39,7 @@ def status(name: str, root: Path, *, quiet: bool, as_json: bool) -> int:
 
 
 def spoken(told: Any) -> str:
-    from attnbench.progress import span
+    from attnbench.engine.progress import span
 
     counts = ", ".join(f"{count} {word}" for word, count in told.counts.items())
     lines = [f"{told.sweep}: {told.total} cells: {counts}."]
@@ -51,8 +53,8 @@ def report(name: str, root: Path, *, quiet: bool, mixed: bool) -> None:
     """Writes tables and figures of a sweep and prints its summary table."""
     from rich.console import Console
 
-    from attnbench.collect import gather
-    from attnbench.report import screen, write_report
+    from attnbench.reports.collect import gather
+    from attnbench.reports.report import screen, write_report
 
     listed, store = manifest(name, root), Store(root)
     summary = write_report(store, listed, root / name, mixed=mixed)
@@ -89,9 +91,10 @@ def knob(line: dict[str, Any]) -> str:
 def logs(name: str, word: str, root: Path) -> str:
     """The latest attempt's output. Raises ValueError when no cell, or more than one, begins with the word."""
     listed, store = manifest(name, root), Store(root)
-    found = [cell for cell in listed.cells if cell.id.startswith(word) or cell.label == word]
+    found = [cell for cell in listed.cells if cell.id.startswith(word) or cell.label.startswith(word)]
     if len(found) != 1:
-        raise ValueError(f"{len(found)} cells of {name} are called {word!r}; give more digits of an id, or a label.")
+        told = "; ".join(f"{cell.id} {cell.label}" for cell in (found or listed.cells)[:8])
+        raise ValueError(f"{len(found)} cells of {name} begin with {word!r}; give an id or a label, such as {told}.")
     return output(store, found[0])
 
 

@@ -1,5 +1,6 @@
 """A sweep file becomes cells: a list is an axis, anything else is fixed, and nothing is guessed or repaired."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import tasks
 from attnbench import models
 from attnbench._entries import Chosen, Part, chosen, parts
+from attnbench._figure_words import refuse_figures
 from attnbench._sections import Figure, Frame, Slurm
 from attnbench._yaml import SweepError, line, load, plain
 from attnbench.cell import PROTOCOL, SCHEMA, Spec, identity
@@ -18,6 +20,7 @@ from tasks import Port
 
 LISTS = {"tasks": True, "models": False, "mechanisms": False, "baselines": False}  # section: must it be there
 FRAME = tuple(Frame.model_fields)
+RESERVED = ("cells", "quarantine", "submissions", "cache")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +95,25 @@ def expand_text(
     if not (settings or only) and len(distinct) != frame.runs:
         described = f"it describes {len(distinct)} distinct cells"
         raise SweepError(file, line(text, "runs"), f"runs announces {frame.runs} cells, and {described}; correct one.")
+    refuse_figures(file, text, frame, distinct.values())
     costs = {cost.id: cost for cost in map(cost_cell, distinct.values())}
     return Plan(
         file=file,
-        name=file.stem,
+        name=named(file, settings, only),
         frame=frame,
         device=device,
         cells=(*distinct.values(), *costs.values()),
         folded=len(trainings) - len(distinct),
     )
+
+
+def named(file: Path, settings: Sequence[str], only: Sequence[str]) -> str:
+    """The sweep's name, that of its folder under results: the file's; with overrides a name of its own, so that the
+    tables of the whole sweep stay. Raises SweepError for a name that the store needs itself."""
+    if file.stem in RESERVED:
+        raise SweepError(file, None, f"{file.stem!r} is a folder of the store; give the file another name.")
+    words = "\n".join([*sorted(settings), *sorted(only)])
+    return f"{file.stem}@{hashlib.sha256(words.encode()).hexdigest()[:6]}" if words else file.stem
 
 
 def refuse_unknown_sections(file: Path, text: Mapping[str, Any]) -> None:
@@ -119,12 +132,9 @@ def read_frame(file: Path, text: Mapping[str, Any]) -> Frame:
         figures = text["figures"]
         given["figures"] = [read_section(file, figures, number, Figure) for number in range(len(figures))]
     try:
-        frame = configure(Frame, given, of="sweep")
+        return configure(Frame, given, of="sweep")
     except KnobError as error:
         raise SweepError(file, line(text, error.knob), str(error)) from None
-    if frame.seeds == []:
-        raise SweepError(file, line(text, "seeds"), "seeds is an axis without values.")
-    return frame
 
 
 def read_section(file: Path, above: Any, key: str | int, kind: type[Knobs]) -> Knobs:
@@ -154,10 +164,9 @@ def keep(file: Path, sections: dict[str, list[Part]], only: Sequence[str]) -> No
 
 
 def train_cells(file: Path, sections: dict[str, list[Part]], frame: Frame, device: str) -> Iterator[Planned]:
-    seeds = frame.seeds if isinstance(frame.seeds, list) else [frame.seeds]
     for task in chosen(file, sections["tasks"], tasks.find):
         for model, mechanism in fillings(file, sections, task, device):
-            for seed in seeds:
+            for seed in frame.seeds:
                 spec = {
                     "schema": SCHEMA,
                     "protocol": PROTOCOL,

@@ -10,13 +10,14 @@ import click
 
 import mechanisms
 import tasks
-from attnbench import launch, local, models, paths, reading, settings, slurm
-from attnbench._yaml import value
+from attnbench import launch, models, paths, reading
+from attnbench._yaml import plain, value
 from attnbench.cell import PROTOCOL, SCHEMA
 from attnbench.check import Checked, check, table
-from attnbench.progress import span
-from attnbench.shard import Limits, Supervisor
-from attnbench.store import Store
+from attnbench.engine import local, settings, slurm
+from attnbench.engine.progress import span
+from attnbench.engine.shard import Limits, Supervisor
+from attnbench.engine.store import Store
 from attnbench.sweep import expand, expand_text, frame_of
 from mechanisms import configure, known, nearest, resolved
 
@@ -76,10 +77,7 @@ def sweep(word: str, **given: Any) -> int:
     words = [part.strip() for part in given["retry"].split(",") if part.strip()]
     for part in words:
         known("outcome to retry", part, RETRIABLE, of="attnbench sweep")
-    launcher, why = given["launcher"], ""
-    if launcher == "auto":
-        there, why = slurm.available()
-        launcher = "slurm" if there else "local"
+    launcher, why = chosen_launcher(given["launcher"])
     plan = checked(word, given["device"], given["settings"], given["only"], launcher=launcher)
     if launcher == "slurm" and plan.manifest.slurm is None:
         plan = replace(plan, manifest=replace(plan.manifest, slurm=default_resources()))
@@ -89,26 +87,45 @@ def sweep(word: str, **given: Any) -> int:
         return local.DONE
     store = Store(root)
     if given["cancel"]:
-        jobs = slurm.cancel(store, {cell.id for cell in plan.manifest.cells})
-        click.echo(f"Cancelled {len(jobs)} jobs: {', '.join(jobs) or 'there were none'}.")
-        return local.DONE
+        return cancel(store, plan)
+    if launcher == "slurm" and why and not any((root / "submissions").glob("*/intent.json")):
+        raise ValueError(f"--launcher slurm cannot be used: {why}")
+    paths.writable(root)
     say = (lambda _: None) if given["quiet"] else click.echo
-    if why:
+    if why and given["launcher"] == "auto":
         say(why)
     options = launch.Options(
         launcher=launcher,
         workers=given["workers"],
-        cell_s=3600 * given["cell_hours"] if given["cell_hours"] else None,
+        cell_s=3600 * given["cell_hours"] if given["cell_hours"] is not None else None,
         retry=words,
         wait=not given["no_wait"],
         quiet=given["quiet"],
         max_gpu_hours=given["max_gpu_hours"],
         site=site,
     )
-    code = launch.launch(plan, store, paths.data(given["data_dir"]), options, say)
+    code = launch.launch(plan, store, paths.writable(paths.data(given["data_dir"])), options, say)
     if code in (local.DONE, local.SET_ASIDE):
         reading.report(plan.plan.name, root, quiet=given["quiet"], mixed=given["mixed"])
     return code
+
+
+def chosen_launcher(word: str) -> tuple[str, str]:
+    """local or slurm; for auto the sentence that says why, for slurm what stands against it, if anything does."""
+    if word == "local":
+        return word, ""
+    there, why = slurm.available()
+    if word == "auto":
+        return ("slurm" if there else "local"), why
+    against = "" if there or "already inside" in why else why.removeprefix("Running on this machine").lstrip(",: ")
+    return word, against.removeprefix("since ")
+
+
+def cancel(store: Store, plan: Checked) -> int:
+    """Cancels the jobs of a sweep that were submitted from this root of results."""
+    jobs = slurm.cancel(store, {cell.id for cell in plan.manifest.cells})
+    click.echo(f"Cancelled {len(jobs)} jobs: {', '.join(jobs)}." if jobs else "No job of this sweep is in the queue.")
+    return local.DONE
 
 
 def default_resources() -> dict[str, Any]:
@@ -123,8 +140,8 @@ def run(task: str, subject: str, words: Sequence[str], **given: Any) -> int:
     plan = expand_text(Path("attnbench run"), text, device=device_class(given["device"], "local", 0))
     check(plan)
     launch.refuse_absent(plan.device)
-    cell, store = plan.trainings[0], Store(paths.results(given["results"]))
-    data = paths.data(given["data_dir"])
+    cell, store = plan.trainings[0], Store(paths.writable(paths.results(given["results"])))
+    data = paths.writable(paths.data(given["data_dir"]))
     store.ask(cell.spec)
     if store.done(cell.id) is None:
         launch.prepare(store, [cell], data, given["quiet"])
@@ -132,8 +149,7 @@ def run(task: str, subject: str, words: Sequence[str], **given: Any) -> int:
         Supervisor(store, data=data, limits=Limits(), watch=lambda _: None, where=where).run([cell.id])
     row = store.result(cell.id)
     if row is None:
-        error = store.failed(cell.id) or {}
-        raise ValueError(f"cell {cell.id} failed: {error.get('message', 'see its log')}\n{error.get('traceback', '')}")
+        return not_done(store, cell.id)
     told = {"id": cell.id, "status": row["status"], **row["result"], "wall_s": row["wall_s"]}
     lines = "\n".join(
         f"{name:16}{number:.6g}" if isinstance(number, float) else f"{name:16}{number}" for name, number in told.items()
@@ -142,17 +158,35 @@ def run(task: str, subject: str, words: Sequence[str], **given: Any) -> int:
     return local.DONE if row["status"] == "ok" else local.SET_ASIDE
 
 
-def one_cell(task: str, subject: str, model: str, seed: int, words: Sequence[str]) -> dict[str, Any]:
+def not_done(store: Store, id: str) -> int:
+    """Says why a cell has no row, and where its logs lie."""
+    logs = store.spec_path(id).parent / "attempts"
+    if error := store.failed(id):
+        told = f"{error.get('type') or error.get('signature')}: {error.get('message')}"
+        click.echo(f"attnbench: cell {id} failed twice alike and is set aside: {told}. Logs: {logs}", err=True)
+        return local.SET_ASIDE
+    click.echo(f"attnbench: cell {id} was stopped before its end; the same command goes on. Logs: {logs}", err=True)
+    return local.INTERRUPTED
+
+
+def one_cell(task: str, subject: str, model: str | None, seed: int, words: Sequence[str]) -> dict[str, Any]:
     """The text of a sweep with one training cell; knobs go to their one owner."""
     names = [*mechanisms.names(), *(name for name in models.names() if not models.find(name).socket)]
+    if subject in models.names() and subject not in names:
+        raise ValueError(f"{subject} is a backbone: name a mechanism to put into it, and --model {subject}.")
     known("mechanism or whole model", subject, names, of="attnbench")
     whole = subject not in mechanisms.names()
-    owners: dict[str, dict[str, Any]] = {"task": {"name": task}, "model": {"name": subject if whole else model}}
+    if whole and model:
+        raise ValueError(f"{subject} is a whole model and goes into no other; leave out --model {model}.")
+    owners: dict[str, dict[str, Any]] = {"task": {"name": task}}
+    owners["model"] = {"name": subject if whole else model or "isotropic"}
     configs: dict[str, Any] = {"task": tasks.find(task).config, "model": models.find(owners["model"]["name"]).config}
     if not whole:
         owners["mechanism"], configs["mechanism"] = {"name": subject}, mechanisms.find(subject).config
     for knob, written in pairs(words):
         owner, name = owner_of(knob, configs)
+        if name in owners[owner]:
+            raise ValueError(f"--{knob} is given twice; keep one.")
         owners[owner][name] = value(written)
         if isinstance(owners[owner][name], list):
             raise ValueError(f"--{knob} takes one value here, for a run is one cell; lists are for sweep files.")
@@ -168,8 +202,10 @@ def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     while rest:
         word = rest.pop(0)
         name, equals, written = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not (equals or rest):
+        if not word.startswith("--"):
             raise ValueError(f"knobs are written --name value; got {word!r}.")
+        if not (equals or rest):
+            raise ValueError(f"{word} needs a value after it.")
         found.append((name.replace("-", "_"), written if equals else rest.pop(0)))
     return found
 
@@ -197,8 +233,8 @@ def data(task: str, words: Sequence[str], folder: Path, quiet: bool) -> str:
         name, equals, written = word.partition("=")
         if not equals:
             raise ValueError(f"--set is written KNOB=VALUE; got {word!r}.")
-        knobs[name] = value(written)
+        knobs[name] = plain(value(written))
     config = configure(found.config, knobs, of=task)
     spec = {"schema": SCHEMA, "protocol": PROTOCOL, "kind": "train", "device": "cpu", "threads": 1}
     spec["task"] = {"name": task, "version": found.version, "knobs": resolved(config)}
-    return launch.prepare_one(spec, folder, quiet)
+    return launch.prepare_one(spec, paths.writable(folder), quiet)

@@ -1,5 +1,6 @@
 """Strict settings of a mechanism, a model or a task, and the one sentence that refuses a wrong one."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
@@ -70,7 +71,7 @@ def sentence(config: type[Knobs], error: ErrorDetails, *, of: str) -> str:
         choices = error.get("ctx", {})["expected"]
         words = [word.strip(" '") for word in choices.replace(" or ", ",").split(",")]
         return f"{of}.{knob} is one of {choices}; got {got!r}.{nearest(got, words)}"
-    expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    expected = re.sub("^(Input should be|String should|Value error,) ", "", error["msg"])
     return f"{of}.{knob} should be {expected}; got {got!r} ({type(got).__name__})."
 
 

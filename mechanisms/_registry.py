@@ -4,6 +4,8 @@ import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
 
 from torch import nn
@@ -30,18 +32,56 @@ class Registry(Generic[Entry]):
         return sorted(file.name for file in files if not file.ispkg and not file.name.startswith("_"))
 
     def find(self, name: str) -> Entry:
-        """One entry; its file is imported the first time. Raises ValueError for an unknown name."""
+        """One entry; its file is imported the first time.
+
+        Raises ValueError of one sentence for an unknown name, and for a file that cannot be imported, registers
+        nothing or registers another name than its own.
+        """
         if name not in self.entries:
             known(self.package.rpartition(".")[2].removesuffix("s"), name, self.names(), of="attnbench")
-            importlib.import_module(f"{self.package}.{name}")
+            self.load(name)
         return self.entries[name]
 
+    def load(self, name: str) -> None:
+        """Imports an entry's file. Raises EntryError as `find` says; a file that fails leaves no entry behind."""
+        module = f"{self.package}.{name}"
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            self.entries.pop(name, None)
+            if isinstance(error, EntryError):
+                raise
+            raise EntryError(f"{path(module)} cannot be imported: {reason(error, path(module))}.") from error
+        if name not in self.entries:
+            raise EntryError(f"{path(module)} registers nothing; a class under @register({name!r}, ...) is its entry.")
+
     def add(self, name: str, entry: Entry, module: str) -> None:
-        """Declares an entry; its name must be its file's."""
-        assert module.rpartition(".")[2] in (name, "__main__"), (
-            f"{name} is registered in {module}: name the file after it"
-        )
+        """Declares an entry. Raises EntryError unless its name is its file's."""
+        if module.rpartition(".")[2] not in (name, "__main__"):
+            raise EntryError(f"{path(module)} registers {name!r}; name the file after it.")
         self.entries[name] = entry
+
+
+class EntryError(ValueError):
+    """A file of the catalogue that is no entry, in one sentence."""
+
+
+def path(module: str) -> str:
+    """A module's file, as people name it: from the root of the house."""
+    return f"{module.replace('.', '/')}.py"
+
+
+def reason(error: Exception, file: str) -> str:
+    """Why an import failed, on one line without a full stop: what was raised and, if known, on which line of the file.
+
+    Missing packages and wrong syntax say enough without the name of their exception.
+    """
+    message = str(error).strip().partition("\n")[0].rstrip(".")
+    if isinstance(error, SyntaxError):
+        return message.replace(f"({Path(file).name}, line", "(line")
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename).match(file)]
+    kind = "" if isinstance(error, ImportError) else type(error).__name__
+    return (": ".join(filter(None, (kind, message))) or "ImportError") + (f" (line {lines[-1]})" if lines else "")
 
 
 @dataclass(frozen=True, kw_only=True)

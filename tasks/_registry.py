@@ -15,17 +15,28 @@ Better = Mapping[str, Literal["higher", "lower"]]
 
 
 class TaskKnobs(Knobs):
-    """The knobs of a task, and what follows from them.
+    """The knobs of a task, and what follows from them. Every task declares all four words.
 
-    cost_knobs: those that change what a training step costs, beside the model.
+    cost_knobs: the knobs that change what a training step costs, beside the model; trainings that agree in them share
+    one cost measurement, so their ports and batches must agree as well.
     """
 
-    cost_knobs: ClassVar[frozenset[str]] = frozenset()
+    cost_knobs: ClassVar[frozenset[str]]
 
     @property
     def port(self) -> Port:
         """What the task asks of a model at these knobs."""
-        raise NotImplementedError(f"{type(self).__name__} says nothing of its port")
+        raise NotImplementedError
+
+    @property
+    def examples(self) -> int:
+        """How many examples a run passes forward and back, repeats counted; its time is estimated from them."""
+        raise NotImplementedError
+
+    @property
+    def examples_per_step(self) -> int:
+        """How many examples one training step takes."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +97,22 @@ tasks = Registry[Task]("tasks")
 def register(name: str, config: type[TaskKnobs], *, better: Better, version: int = 1) -> Callable[[Class], Class]:
     """Declares the class below it as a task."""
 
+    refuse_undeclared(name, config)
+
     def declare(cls: Class) -> Class:
         entry = Task(name=name, config=config, cls=cls, better=better, version=version)
         tasks.add(name, entry, cls.__module__)
         return cls
 
     return declare
+
+
+def refuse_undeclared(name: str, config: type[TaskKnobs]) -> None:
+    """Raises ValueError for a config that leaves out what every task declares."""
+    for word in ("port", "examples", "examples_per_step"):
+        if getattr(config, word) is getattr(TaskKnobs, word):
+            raise ValueError(f"task {name}: its Config declares no property {word!r}; see tasks.TaskKnobs.")
+    if not hasattr(config, "cost_knobs"):
+        raise ValueError(f"task {name}: its Config declares no cost_knobs; see tasks.TaskKnobs.")
+    if unknown := sorted(config.cost_knobs - set(config.model_fields)):
+        raise ValueError(f"task {name}: cost_knobs names {', '.join(unknown)}, which its Config does not have.")

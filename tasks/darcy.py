@@ -80,6 +80,10 @@ class Config(TaskKnobs):
         """Examples that training passes forward and back, from which a run's time is estimated."""
         return self.epochs * self.train
 
+    @property
+    def examples_per_step(self) -> int:
+        return self.batch
+
     @model_validator(mode="after")
     def check(self) -> "Config":
         intervals = (self.side - 1) * self.refine

@@ -7,10 +7,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from attnbench.local import run_local
+from attnbench.engine.local import run_local
+from attnbench.engine.shard import Limits, Supervisor, Timing
+from attnbench.engine.store import Store
 from attnbench.manifest import Cell
-from attnbench.shard import Limits, Supervisor, Timing
-from attnbench.store import Store
 from tests import fake_cell
 
 FAST = Timing(poll_s=0.02, beat_s=0.05, look_s=0.05, hold_s=0.05, again_s=0.01)

@@ -1,6 +1,7 @@
 """An ablation that nobody ran: hand-made records in a store of plain dicts, with known effects, failures and costs."""
 
 import random
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -8,6 +9,7 @@ from attnbench.cell import identity
 from attnbench.manifest import Cell, Manifest
 
 Spec = dict[str, Any]
+SMALL = ("full", "fno", "swin window=2 shift=True", "swin window=2 shift=False")
 
 
 class FakeStore:
@@ -82,12 +84,24 @@ def spec(kind: str, mechanism: str | None, knobs: dict[str, Any], seed: int | No
     }
 
 
+def code(asked: Spec) -> dict[str, Any]:
+    """One version of everything; which files of the catalogue a cell imports depends on its model and mechanism."""
+    parts = [asked[part]["name"] for part in ("task", "model", "mechanism") if asked[part]]
+    return {"fingerprint": "f1", "entries": f"e-{'-'.join(parts)}", "commit": "1234567", "dirty": False}
+
+
 def add(store: FakeStore, asked: Spec, blocks: dict[str, Any]) -> str:
     id = identity(asked)
     store.specs[id] = asked
     store.rows[id] = {
-        **{"id": id, "spec": asked, "status": "ok", "host": {"cpu": "made up", "cores": 2}, "error": None},
-        **{"data": {"hash": "sha256:aa"}, "code": {"fingerprint": "f1", "commit": "1234567", "dirty": False}},
+        **{
+            "id": id,
+            "spec": asked,
+            "status": "ok",
+            "host": {"device": "made up", "cores": 2, "torch": "2.0"},
+            "error": None,
+        },
+        **{"data": {"hash": "sha256:aa"}, "code": code(asked)},
         **{"started": "2025-01-01T00:00:00Z", "finished": "2025-01-01T00:01:00Z", "wall_s": 61.5},
         **blocks,
     }
@@ -114,6 +128,30 @@ def costs(mechanism: str | None, knobs: dict[str, Any], chance: random.Random) -
         **{"infer_samples_per_s_q25": 3 * speed * (1 - spread), "infer_samples_per_s_q75": 3 * speed * (1 + spread)},
         **{"memory_train_mib": memory + chance.random(), "memory_infer_mib": memory / 3, "memory_method": "vmhwm"},
     }
+
+
+def small() -> tuple[FakeStore, Manifest]:
+    """Four variants, three seeds, no figures but one."""
+    store, manifest = ablation(3)
+    figure = {"name": "variants", "kind": "variants", "y": "result.rel_l2", "x": None}
+    return store, replace(only(manifest, *SMALL), figures=(figure,))
+
+
+def only(manifest: Manifest, *variants: str) -> Manifest:
+    return replace(manifest, cells=tuple(cell for cell in manifest.cells if cell.variant in variants))
+
+
+def training(manifest: Manifest, variant: str, seed: int) -> str:
+    return next(cell.id for cell in manifest.cells if cell.variant == variant and cell.seed == seed)
+
+
+def pricing(manifest: Manifest, variant: str) -> str:
+    return next(cell.id for cell in manifest.cells if cell.variant == variant and cell.kind == "cost")
+
+
+def fail(store: FakeStore, id: str, status: str) -> None:
+    """A row that did not end well, with numbers that nobody may read."""
+    store.rows[id] |= {"status": status, "result": {"rel_l2": 0.0}, "cost": {}, "error": {"type": "E", "message": "m"}}
 
 
 def by_knobs(store: FakeStore) -> dict[tuple[Any, ...], float]:

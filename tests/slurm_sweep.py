@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from attnbench import slurm
-from attnbench._queue import Job
-from attnbench._records import AttemptInfo
+from attnbench.engine import slurm
+from attnbench.engine._queue import Job
+from attnbench.engine._records import AttemptInfo
+from attnbench.engine.settings import SiteSettings
+from attnbench.engine.shard import Limits
+from attnbench.engine.slurm import QueueSnapshot, Request, Resources
+from attnbench.engine.store import Store
 from attnbench.manifest import Cell
-from attnbench.settings import SiteSettings
-from attnbench.shard import Limits
-from attnbench.slurm import QueueSnapshot, Request, Resources
-from attnbench.store import Store
 from tests import fake_cell
 from tests.slurm_cluster import until
 

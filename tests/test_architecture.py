@@ -15,7 +15,8 @@ import tasks
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {"mechanisms": {"tasks", "attnbench"}, "tasks": {"attnbench"}}
-LIGHT = ("cli", "store", "shard", "local", "slurm", "states", "progress", "manifest", "cell", "settings", "catalogue")
+ENGINE = ("store", "shard", "local", "slurm", "states", "progress", "settings")
+LIGHT = ("cli", "manifest", "cell", "catalogue", "reading", "paths", *(f"engine.{name}" for name in ENGINE))
 HEAVY = ("torch", "numpy", "pandas", "pydantic")
 FILES = {package: sorted((ROOT / package).rglob("*.py")) for package in ("mechanisms", "tasks", "attnbench")}
 CATALOGUE = [file for file in FILES["mechanisms"] if not file.name.startswith("_")]
@@ -130,3 +131,21 @@ def test_finding_one_mechanism_imports_no_other():
 @pytest.mark.parametrize("package", FILES)
 def test_a_package_is_imported_from_this_tree(package):
     assert Path(str(importlib.import_module(package).__file__)).parent == ROOT / package
+
+
+ROOMS = {"engine": {"engine", "cell", "manifest"}, "reports": {"reports", "manifest"}}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_nothing_of_the_house_around_it(room):
+    """The engine knows cells by their ids and specs alone; reports read rows, whoever made them."""
+    found = {
+        (file.name, words[1])
+        for file in FILES["attnbench"]
+        if file.parent.name == room
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (words := (node.module or "").split("."))[0] == "attnbench"
+        and words[1:]
+    }
+    assert not {(name, other) for name, other in found if other not in ROOMS[room]}

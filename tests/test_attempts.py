@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from attnbench import _files
-from attnbench._records import AttemptInfo, born, charge, machine, scratch, set_aside
-from attnbench.store import AlreadyDone, Store
+from attnbench.engine import _files
+from attnbench.engine._records import AttemptInfo, born, charge, machine, scratch, set_aside
+from attnbench.engine.store import AlreadyDone, Store
 from tests.fake_cell import until
 from tests.test_store import ROW, ask, finish, folder, in_child, leftovers
 
@@ -225,7 +225,7 @@ def test_a_row_with_a_number_that_is_none_is_refused(store):
 
 def test_a_row_of_a_later_schema_is_refused_and_stays_where_it_is(store, monkeypatch):
     id = ask(store)
-    monkeypatch.setattr("attnbench.store.SCHEMA", 2)
+    monkeypatch.setattr("attnbench.engine.store.SCHEMA", 2)
     finish_raw = store.begin(id, where={})
     store.commit(id, ROW, finish_raw.uuid)
     with pytest.raises(ValueError, match="schema 2"):

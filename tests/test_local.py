@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from attnbench.local import closing, resume_line, run_local
-from attnbench.progress import Progress, span
-from attnbench.shard import Event, Limits
-from attnbench.store import Store
+from attnbench.engine.local import closing, resume_line, run_local
+from attnbench.engine.progress import Progress, span
+from attnbench.engine.shard import Event, Limits
+from attnbench.engine.store import Store
 from tests.fake_cell import runs, spec, starts, until
 from tests.fake_sweep import cell, clean, fake_store, sweep
 

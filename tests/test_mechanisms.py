@@ -19,9 +19,8 @@ SITES = {  # more causal tokens than two chunks of a chunked sum hold; a grid th
     "grid": Site(channels=16, shape=(16, 16)),
 }
 OTHER_SHAPES = {"sequence": (40,), "causal": (90,), "grid": (32, 32)}
-# Knobs that take other paths through the code than the defaults do. A name not listed here is tested at its defaults.
+# Beside every choice and switch, which are tried by themselves: numbers and combinations that take other paths.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "linear": [{"feature": "relu"}, {"feature": "softplus"}],
     "swin": [{"window": 8, "position": "none"}, {"window": 5, "pad": True}],
     "fma": [{"cell": 2, "rank": 2}, {"basis": "average", "size_weight": False}, {"cell": 8}],
     "mano": [
@@ -54,15 +53,40 @@ class Slot(NamedTuple):
 
 
 def label(slot: Slot) -> str:
-    return "-".join([slot.name, slot.setting, *(f"{knob}={value}" for knob, value in slot.knobs.items())])
+    block = [f"block={slot.block}"] if slot.block else []
+    return "-".join([slot.name, slot.setting, *block, *(f"{knob}={value}" for knob, value in slot.knobs.items())])
+
+
+def choices(annotation: Any) -> list[Any]:
+    """All values of a choice or a switch, also of one that may be left out; nothing for other knobs."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    if annotation is bool:
+        return [False, True]
+    return [choice for part in get_args(annotation) for choice in choices(part)]
+
+
+def builds(slot: Slot) -> bool:
+    """Whether a slot is not refused. On the meta device, where even large ones are built at once."""
+    try:
+        with torch.device("meta"):
+            slot.build()
+    except ValueError:
+        return False
+    return True
+
+
+def slots(name: str, setting: str) -> list[Slot]:
+    """The defaults in both kinds of block, then one knob changed at a time, then what VARIANTS adds."""
+    fields = mechanisms.find(name).config.model_fields.items()
+    others = [(knob, value) for knob, field in fields for value in choices(field.annotation) if value != field.default]
+    single = [Slot(name, setting, {knob: value}, block=1) for knob, value in others]
+    more = [Slot(name, setting, knobs, block) for block, knobs in enumerate(VARIANTS.get(name, []), 1)]
+    return [Slot(name, setting, {}), Slot(name, setting, {}, block=1), *filter(builds, single), *more]
 
 
 FITTING = [(name, setting) for name in mechanisms.usable("cpu") for setting in sorted(mechanisms.find(name).fits)]
-SLOTS = [
-    Slot(name, setting, knobs, block)
-    for name, setting in FITTING
-    for block, knobs in enumerate([{}, *VARIANTS.get(name, [])])
-]
+SLOTS = [slot for name, setting in FITTING for slot in slots(name, setting)]
 each_slot = pytest.mark.parametrize("slot", SLOTS, ids=label)
 each_causal = pytest.mark.parametrize("slot", [slot for slot in SLOTS if slot.setting == "causal"], ids=label)
 each_name = pytest.mark.parametrize("name", mechanisms.usable("cpu"))
@@ -121,12 +145,13 @@ def test_causal_output_ignores_the_future_to_the_last_bit(slot, first_changed):
 
 @each_causal
 def test_causal_gradients_come_from_the_past_alone(slot):
+    """How much of the past a mechanism sees is its own affair; the token itself is the least."""
     mechanism, x = slot.build(), slot.tokens(batch=1).requires_grad_()
     for i in (0, 70, 149):
         (gradient,) = torch.autograd.grad(mechanism(x)[0, i].square().sum(), x)
         reached = gradient[0].abs().sum(-1) > 0
         assert not reached[i + 1 :].any()
-        assert slot.name == "identity" or reached[: i + 1].all()
+        assert reached[i]
 
 
 @each_slot
@@ -157,7 +182,7 @@ def test_the_layout_in_memory_does_not_matter(slot):
 def test_weights_survive_saving_and_loading(slot, tmp_path):
     first, second, x = slot.build(seed=1), slot.build(seed=2), slot.tokens()
     torch.save(first.state_dict(), tmp_path / "weights.pt")
-    if slot.name != "identity":
+    if list(first.parameters()):
         assert not second(x).equal(first(x))
     second.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     assert second(x).equal(first(x))
@@ -193,7 +218,7 @@ def test_weights_depend_on_the_shape_exactly_where_declared(name, setting):
 
 @each_name
 def test_work_grows_as_declared(name):
-    """Fitted on matrix products only: FlopCounterMode sees neither FFTs nor cumulative sums.
+    """Fitted on matrix products only, where there are any: FlopCounterMode sees neither FFTs nor cumulative sums.
 
     A factor log N between 2^16 and 2^18 tokens moves the exponent by 0.085: told from N^1.5, and only just from N.
     """
@@ -202,7 +227,7 @@ def test_work_grows_as_declared(name):
     sides = (256, 512) if setting == "grid" else (16384, 65536)
     sites = [replace(SITES[setting], shape=(side, side) if setting == "grid" else (side,)) for side in sides]
     small, large = (flops(name, site) for site in sites)
-    if entry.order == "0":
+    if entry.order == "0" or not small:
         assert small == large == 0
     else:
         declared = {"N": 1.0, "N log N": 1.0 + log2(18 / 16) / 2, "N^1.5": 1.5, "N^2": 2.0}[entry.order]
@@ -237,12 +262,6 @@ def test_an_idle_knob_changes_nothing(slot):
     """At other values of a knob called idle, weights and output are the same."""
     config = mechanisms.find(slot.name).config
     for knob in mechanisms.configure(config, slot.knobs, of=slot.name).idle():
-        for value in alternatives(config.model_fields[knob].annotation):
+        for value in choices(config.model_fields[knob].annotation) or [2, 4]:
             other = slot._replace(knobs={**slot.knobs, knob: value})
             assert other.build()(slot.tokens()).equal(slot.build()(slot.tokens()))
-
-
-def alternatives(annotation: Any) -> list[Any]:
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    return [False, True] if annotation is bool else [2, 4]

@@ -1,9 +1,12 @@
 """Refusals: a mechanism that cannot be built says so in one clear sentence that names the nearest thing to write."""
 
 import re
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Iterator
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic.fields import FieldInfo
 
 import mechanisms
 from mechanisms import Site
@@ -41,17 +44,50 @@ def test_an_unknown_knob_is_answered_with_the_nearest(name):
 @pytest.mark.parametrize("name", TUNABLE)
 def test_a_wrong_choice_is_answered_with_the_nearest(name):
     for knob, field in mechanisms.find(name).config.model_fields.items():
-        for choice in get_args(field.annotation) if get_origin(field.annotation) is Literal else ():
-            message = refusal(name, fitting_site(name), **{knob: choice[:-1]})
+        words = [word for kind, _ in kinds(field) if get_origin(kind) is Literal for word in get_args(kind)]
+        for choice in [word for word in words if isinstance(word, str) and word + "x" not in words]:
+            message = refusal(name, fitting_site(name), **{knob: choice + "x"})
             assert f"Did you mean {choice!r}?" in message
             assert f"{name}.{knob}" in message
 
 
+def kinds(field: FieldInfo) -> Iterator[tuple[Any, list[Any]]]:
+    """The types that a knob may have, with their bounds: of `PositiveInt | None` (int, [Gt(0)]) and (NoneType, [])."""
+    open_kinds = [(field.annotation, field.metadata)]
+    while open_kinds:
+        kind, bounds = open_kinds.pop()
+        if get_origin(kind) is Annotated:
+            open_kinds.append((get_args(kind)[0], [*bounds, *get_args(kind)[1:]]))
+        elif get_args(kind) and get_origin(kind) is not Literal:
+            open_kinds += [(part, bounds) for part in get_args(kind)]
+        else:
+            yield kind, bounds
+
+
+def wrong(field: FieldInfo) -> list[Any]:
+    """Values that a knob cannot have, chosen by its type: a float knob takes integers, a choice only its own words."""
+    found = list(kinds(field))
+    types = {kind for kind, _ in found}
+    values: list[Any] = [[4], {"a": 1}]
+    values += ["4"] if str not in types else []
+    values += [4.5] if float not in types else [float("inf"), float("nan")]
+    values += [True] if bool not in types else []
+    values += [None] if NoneType not in types else []
+    values += [-3] if not types & {int, float} else beyond([bound for _, bounds in found for bound in bounds])
+    return [value for value in values if all(value not in get_args(kind) for kind in types)]
+
+
+def beyond(bounds: list[Any]) -> list[Any]:
+    """A number outside each bound."""
+    outside = {"gt": 0, "ge": -1, "lt": 0, "le": 1}
+    return [getattr(bound, word) + step for bound in bounds for word, step in outside.items() if hasattr(bound, word)]
+
+
 @pytest.mark.parametrize("name", TUNABLE)
-@pytest.mark.parametrize("value", ["4", 4.5, [4], {"a": 1}, -3])
-def test_a_value_of_the_wrong_kind_is_refused(name, value):
-    for knob in mechanisms.find(name).config.model_fields:
-        assert f"{name}.{knob}" in refusal(name, fitting_site(name), **{knob: value})
+def test_a_value_of_the_wrong_kind_is_refused(name):
+    for knob, field in mechanisms.find(name).config.model_fields.items():
+        for value in wrong(field):
+            assert f"{name}.{knob}" in refusal(name, fitting_site(name), **{knob: value})
 
 
 @pytest.mark.parametrize("name", [name for name in TUNABLE if "heads" in mechanisms.find(name).config.model_fields])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from attnbench._records import born, machine
-from attnbench.shard import Event
-from attnbench.store import Store
+from attnbench.engine._records import born, machine
+from attnbench.engine.shard import Event
+from attnbench.engine.store import Store
 from tests.fake_cell import runs, spec, starts, until
 from tests.fake_sweep import clean, fake_store, row, supervisor, sweep
 

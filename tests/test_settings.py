@@ -2,8 +2,8 @@
 
 import pytest
 
-from attnbench import settings
-from attnbench.settings import SiteSettings
+from attnbench.engine import settings
+from attnbench.engine.settings import SiteSettings
 
 
 def write(tmp_path, text):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from attnbench.shard import Event, Supervisor
-from attnbench.store import Store
+from attnbench.engine.shard import Event, Supervisor
+from attnbench.engine.store import Store
 from tests.fake_cell import runs, spec, starts, until
 from tests.fake_sweep import clean, fake_store, row, supervisor
 

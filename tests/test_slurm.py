@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from attnbench import _controller, slurm
-from attnbench.settings import SiteSettings
+from attnbench.engine import _controller, slurm
+from attnbench.engine.settings import SiteSettings
 from tests.slurm_cluster import Cluster, until
 from tests.slurm_sweep import REQUEST, Sweep, in_a_process
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attnbench.settings import SiteSettings
+from attnbench.engine.settings import SiteSettings
 from tests.slurm_cluster import Cluster, until
 from tests.slurm_sweep import REQUEST, Sweep
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from attnbench.engine.store import Store
 from attnbench.manifest import Manifest
-from attnbench.store import Store
 
 pytestmark = pytest.mark.slurm
 

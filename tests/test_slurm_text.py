@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from attnbench import _controller, _queue, slurm
-from attnbench._freeze import MARKER, PACKAGES, freeze
-from attnbench._submission import Submission, executor_for, prepare
+from attnbench.engine import _controller, _queue, slurm
+from attnbench.engine._freeze import MARKER, PACKAGES, freeze
+from attnbench.engine._submission import Submission, executor_for, prepare
+from attnbench.engine.settings import SiteSettings
+from attnbench.engine.shard import Limits
+from attnbench.engine.slurm import Request, Resources
+from attnbench.engine.store import Store
 from attnbench.manifest import Cell
-from attnbench.settings import SiteSettings
-from attnbench.shard import Limits
-from attnbench.slurm import Request, Resources
-from attnbench.store import Store
 
 RESOURCES = Resources(hours=4, gpus=1, cpus=8, memory_gib=30.5, parallel=3)
 LIMITS = Limits(cell_s=None, memory_mib=None, until=None)
@@ -222,8 +222,10 @@ def test_the_code_is_frozen_whole_and_its_marker_comes_last(tmp_path, monkeypatc
         assert files
         assert {file for file in files if not (tmp_path / "code" / file).is_file()} == set()
     assert not list(tmp_path.rglob("__pycache__"))
-    monkeypatch.setattr("attnbench._freeze.PACKAGES", ("attnbench", "json"))
-    monkeypatch.setattr("attnbench._freeze.home", lambda name: tmp_path / "absent" if name == "json" else tmp_path)
+    monkeypatch.setattr("attnbench.engine._freeze.PACKAGES", ("attnbench", "json"))
+    monkeypatch.setattr(
+        "attnbench.engine._freeze.home", lambda name: tmp_path / "absent" if name == "json" else tmp_path
+    )
     with pytest.raises(OSError, match="absent"):
         freeze(tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from attnbench._records import AttemptInfo, machine
+from attnbench.engine._records import AttemptInfo, machine
+from attnbench.engine.states import CellState, Pace, state, states, summary
+from attnbench.engine.store import Evidence
 from attnbench.manifest import Manifest
-from attnbench.states import CellState, Pace, state, states, summary
-from attnbench.store import Evidence
 from tests.fake_sweep import cell
 
 NOW = 1000.0

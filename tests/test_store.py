@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from attnbench import _files, _records
-from attnbench._records import Damaged, decode, encode
-from attnbench.store import AlreadyDone, Store
+from attnbench.engine import _files, _records
+from attnbench.engine._records import Damaged, decode, encode
+from attnbench.engine.store import AlreadyDone, Store
 
 ROW = {"status": "ok", "result": {"score": 0.1 + 0.2}, "raw": {"curve": [1 / 3] * 50}}
 

@@ -1,0 +1,212 @@
+"""The loop that sees a sweep through on SLURM: each turn compares the store with the queue and does what is missing."""
+
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from attnbench.engine._queue import QueueSnapshot, ask, largest_array
+from attnbench.engine._submission import Request, Submission, prepare, snapshot, submissions, submit
+from attnbench.engine.progress import Progress
+from attnbench.engine.shard import Event
+from attnbench.engine.store import Evidence, Store
+from attnbench.manifest import Cell
+
+TRIES = 5  # submissions again, in a row, without a cell that ended, before the controller gives up
+SETTLED = 2  # snapshots in a row without its job before a cell counts as lost: a requeue has gaps
+PATIENCE_S = 60.0  # a busy scheduler may take long to answer
+SILENT = "SLURM does not answer. Its jobs go on, and this waits."
+CLEAR = re.compile(  # what sbatch says when it has certainly taken no job
+    r"invalid|violates|not available|cannot be satisfied|denied|permission|unrecognized|exceed|too large|must be",
+    re.IGNORECASE,
+)
+
+
+def shards(cells: Sequence[Cell], *, hours: float, parallel: int) -> list[list[str]]:
+    """Divides cells into shards of at most half of `hours` by their estimates, and into at least `parallel` of them.
+
+    The longest first, each to the shard that has least; a cell longer than half of `hours` stands alone.
+    """
+    longest_first = sorted(cells, key=lambda cell: -cell.estimate_s)
+    half_s = 1800 * hours
+    count = min(len(cells), max(parallel, int(sum(cell.estimate_s for cell in cells) / half_s)))
+    while True:
+        loads: list[float] = [0.0] * count
+        divided: list[list[str]] = [[] for _ in range(count)]
+        for cell in longest_first:
+            least = loads.index(min(loads))
+            loads[least] += cell.estimate_s
+            divided[least].append(cell.id)
+        too_long = any(load > half_s and len(ids) > 1 for load, ids in zip(loads, divided, strict=True))
+        if not too_long or count == len(cells):
+            return divided
+        count = min(len(cells), count + max(1, count // 10))
+
+
+class Controller:
+    """The loop's memory, none of which is needed to begin again: what it has seen, and how often it tried.
+
+    open: cells that have not ended. counts: how the others did, in the words of `Supervisor.run`.
+    submitted: the last turn left nothing to submit or release. given_up: why, if it did.
+    """
+
+    def __init__(
+        self, store: Store, cells: Sequence[Cell], request: Request, *, progress: Progress, note: Callable[[str], None]
+    ) -> None:
+        self.open = {cell.id: cell for cell in cells}
+        self.counts: Counter[str] = Counter()
+        self.submitted = False
+        self.given_up = ""
+        self._store, self._request, self._progress, self._say = store, request, progress, note
+        self._begun = False
+        self._tries = -1  # the first submission is no repetition
+        self._not_before = 0.0  # monotonic time of the next submission
+        self._told: set[str] = set()  # cells whose start was shown, and sentences
+        self._watched: set[str] = set()  # cells that have been in the queue
+        self._absent: Counter[str] = Counter()  # snapshots in a row that did not show a cell
+        self._live: set[str] = set()  # jobs that have been seen alive
+        self._dropped: set[str] = set()  # jobs that this controller cancelled
+        self._cancelled: set[str] = set()  # cells whose job somebody cancelled meanwhile
+        self._refusal = ""  # sbatch's last words
+
+    def turn(self) -> bool:
+        """Looks at the store and the queue once and does what is missing; True when there is nothing more to do.
+
+        Raises ValueError when SLURM refuses the first submission.
+        """
+        evidence = self._harvest()
+        if not self.open:
+            return True
+        if (seen := snapshot(self._store.root, timeout_s=PATIENCE_S)) is None:
+            self._note(SILENT)
+            return False
+        self._follow(seen)
+        due, covered = self._due(seen, evidence), seen.cells.keys() & self.open.keys()
+        if due and self._tries >= TRIES and not covered:
+            self.give_up(f"{TRIES} submissions in a row ended without a finished cell{self._last_words()}")
+        elif due and time.monotonic() >= self._not_before:
+            self._submit(due, patient=bool(covered))
+            seen = snapshot(self._store.root, timeout_s=PATIENCE_S)
+        elif self._cancelled.issuperset(self.open) and not covered:
+            self.give_up("their jobs were cancelled")
+        self.submitted = self.release(seen) and self._watched.issuperset(self.open)
+        return bool(self.given_up)
+
+    def give_up(self, why: str) -> None:
+        """Ends the loop with a reason."""
+        self.given_up = f"{len(self.open)} cells are given up: {why}."
+
+    def release(self, seen: QueueSnapshot | None) -> bool:
+        """Sees submissions through whose controller stopped between sbatch and release, this one's too.
+
+        One that nobody needs any more is cancelled, and so are jobs that SLURM has given up. False: it did not work,
+        or the scheduler does not answer.
+        """
+        if seen is None:
+            return False
+        known, live = submissions(self._store.root), [job for job in seen.jobs if job.live]
+        if stuck := [job.id for job in live if job.stuck]:
+            self._dropped.update(stuck)
+            ask("scancel", *stuck)
+        covered = {cell for job in live if known[job.nonce].released for cell in seen.shards[job.id]}
+        done = True
+        for nonce in sorted({job.nonce for job in live if not known[job.nonce].released}):
+            jobs = [job for job in live if job.nonce == nonce]
+            cells = {cell for job in jobs for cell in seen.shards[job.id]} - covered
+            if any(cell.status is None for cell in self._store.scan(cells).values()):
+                done &= known[nonce].complete(jobs)
+                covered |= cells
+            else:
+                done &= ask("scancel", *(job.id for job in jobs)) is not None
+        return done
+
+    def _harvest(self) -> Mapping[str, Evidence]:
+        """Takes the cells that have ended off the list; returns what is known of the others."""
+        evidence = self._store.scan(self.open)
+        for id, known in evidence.items():
+            if known.status or known.failed:
+                del self.open[id]
+                self._tries = -1
+                self._ended(known)
+            elif known.live and id not in self._told:
+                self._told.add(id)
+                self._progress.watch(Event(kind="start", id=id))
+        self._begun = True
+        self._progress.refresh()
+        return {id: evidence[id] for id in self.open}
+
+    def _ended(self, known: Evidence) -> None:
+        """Counts and shows a cell that has its row or is set aside; what had ended before we came is skipped."""
+        outcome = "failed" if known.failed else known.status if self._begun else "done"
+        assert outcome is not None
+        self.counts[outcome] += 1
+        message = str(known.failed.get("message")) if known.failed else None
+        kind = "end" if self._begun else "skip"
+        self._progress.watch(Event(kind=kind, id=known.id, outcome=outcome, wall_s=known.wall_s, message=message))
+
+    def _follow(self, seen: QueueSnapshot) -> None:
+        """Remembers which jobs live, and notices those that were cancelled while we looked on."""
+        for job in seen.jobs:
+            if job.live:
+                self._live.add(job.id)
+            elif job.state == "CANCELLED" and job.id in self._live - self._dropped:
+                self._cancelled.update(seen.shards[job.id])
+
+    def _due(self, seen: QueueSnapshot, evidence: Mapping[str, Evidence]) -> list[Cell]:
+        """Open cells that no job and no live attempt covers, nor has for a while if one ever did."""
+        for id in self.open:
+            if id in seen.cells or evidence[id].live:
+                self._watched.add(id)
+                self._absent[id] = 0
+            else:
+                self._absent[id] += 1
+        lost = (id for id in self.open if self._absent[id] >= (SETTLED if id in self._watched else 1))
+        return [self.open[id] for id in lost if id not in self._cancelled]
+
+    def _submit(self, cells: Sequence[Cell], *, patient: bool) -> None:
+        """One array for the training cells and one for the cost cells, more where the site's arrays are short."""
+        if (size := largest_array()) is None:
+            return self._note(SILENT)
+        self._tries += 1
+        self._not_before = time.monotonic() + self._request.site.poll_s * 2 ** min(self._tries, TRIES)
+        self._watched.update(cell.id for cell in cells)
+        resources = self._request.resources
+        for kind in ("train", "cost"):
+            mine = [cell for cell in cells if cell.kind == kind]
+            divided = shards(mine, hours=resources.hours, parallel=resources.parallel)
+            alone = kind == "cost" and not self._request.site.shared_timing
+            for start in range(0, len(divided), size):
+                submission = prepare(self._store.root, divided[start : start + size], self._request)
+                self._sbatch(submission, alone=alone, patient=patient)
+        return None
+
+    def _sbatch(self, submission: Submission, *, alone: bool, patient: bool) -> None:
+        """Runs sbatch. An error that leaves open whether the jobs were taken is settled by later looks at the queue.
+
+        Raises ValueError for a clear refusal, unless `patient`: while jobs of ours live, a full queue will empty.
+        """
+        try:
+            submit(submission, self._request, alone=alone)
+        except (RuntimeError, OSError) as error:  # submitit's own errors are RuntimeErrors
+            lines = [line for line in str(error).splitlines() if "error" in line]
+            self._refusal = (lines or [str(error)])[-1].strip()
+            if clear := CLEAR.search(str(error)):
+                shutil.rmtree(submission.folder)
+            if clear and not patient:
+                raise ValueError(f"SLURM refused the jobs: {self._refusal}") from error
+            self._note(f"sbatch failed ({self._refusal}); the queue will show whether the jobs were taken.")
+
+    def _last_words(self) -> str:
+        """The last line of the log that was written last, or what sbatch said: why jobs end at once."""
+        logs = self._store.root.glob("submissions/*/submitit/*_log.err")
+        told = sorted((log for log in logs if log.stat().st_size), key=lambda log: log.stat().st_mtime)
+        if self._refusal or not told:
+            return f" ({self._refusal})" if self._refusal else ""
+        return f" ({told[-1].read_text(errors='replace').strip().splitlines()[-1]}; see {told[-1]})"
+
+    def _note(self, sentence: str) -> None:
+        """One sentence for people, said once."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            self._say(sentence)

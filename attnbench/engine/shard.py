@@ -1,0 +1,285 @@
+"""Supervises a list of cells on this machine: each in a child process of its own, its outcome committed by us.
+
+One thread, one loop. A cell waits for its turn or for another process that has it, is at work in a child, or is
+settled: its row committed and its attempt's record closed.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnbench.cell import Spec
+from attnbench.engine._child import Child, environment, wait
+from attnbench.engine._clerk import Clerk, Due, Event
+from attnbench.engine._records import Attempt, scratch
+from attnbench.engine._verdict import FULL, Ending, Verdict, judge, not_started, passing
+from attnbench.engine.store import AlreadyDone, Store
+
+__all__ = ["Event", "Limits", "Supervisor", "Timing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one cell may use. until: gives the unix time at which to stop all, or None while that is unknown."""
+
+    cell_s: float | None = None
+    memory_mib: float | None = None
+    until: Callable[[], float | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds between looks at things; the defaults disturb no measurement."""
+
+    poll_s: float = 0.25  # memory, limits and signals
+    beat_s: float = 10.0  # heartbeats
+    look_s: float = 2.0  # at cells that another process has
+    hold_s: float = 1.0  # before a full disk is tried again, doubling up to 30
+    again_s: float = 1.0  # before a cell that failed is tried again, doubling
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """A cell at work."""
+
+    id: str
+    attempt: Attempt
+    child: Child
+    folder: Path
+    spec: Spec
+    next_beat: float
+    killed: str | None = None
+
+    def kill(self, why: str) -> None:
+        self.killed = self.killed or why
+        self.child.kill()
+
+
+class Supervisor:
+    """Brings cells to their rows, from the main thread of one process; `where` goes into every record and row."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        data: Path | None,
+        limits: Limits,
+        watch: Callable[[Event], None],
+        where: Mapping[str, Any],
+        timing: Timing | None = None,
+    ):
+        self.timing = timing or Timing()
+        self.tick: Callable[[], None] | None = None  # called a few times a second, for a display
+        self._store, self._data, self._limits, self._watch = store, data, limits, watch
+        self._where = {**where, "memory_mib": limits.memory_mib}
+        self._clerk = Clerk(store, hold_s=self.timing.hold_s, watch=watch)
+        self._jobs: list[_Job] = []
+        self._queue: dict[str, float] = {}  # cells that wait, and the monotonic time before which they do
+        self._counts: Counter[str] = Counter()
+        self._told: set[str] = set()  # cells whose waiting has been reported
+        self._drained: str | None = None
+
+    def command(self, spec_path: Path, out_path: Path) -> list[str]:
+        """What a cell's child runs."""
+        data = [] if self._data is None else ["--data", str(self._data)]
+        return [sys.executable, "-m", "attnbench.run", str(spec_path), str(out_path), *data]
+
+    def run(self, ids: Sequence[str], *, workers: int = 1) -> Counter[str]:
+        """Works until every cell has its row, is set aside, or `drain` was called; at most `workers` at once.
+
+        Returns how many cells came to which end: ok, oom, timeout, diverged (rows made here), done (there already, or
+        made by another process meanwhile), failed (set aside), held (the disk took no row before a drain), or the
+        reason of a drain. Raises OSError when the store cannot be written for a lasting reason.
+        """
+        self._queue, self._counts = dict.fromkeys(ids, 0.0), Counter()
+        try:
+            while self._jobs or self._clerk.held or self._queue:
+                self._turn(workers)
+                if self._drained and not self._jobs:
+                    self._settled(self._clerk.again(now=True))
+                    break
+        except BaseException:
+            self._abandon()
+            raise
+        left = {"held": len(self._clerk.held), self._drained or "": len(self._queue)}
+        return self._counts + Counter(left)
+
+    def drain(self, reason: str) -> None:
+        """Kills the running cells and lets `run` return; `reason` ends their records. Safe in a signal handler."""
+        self._drained = self._drained or reason
+        for job in list(self._jobs):
+            job.kill(reason)
+
+    def _abandon(self) -> None:
+        """Of a run that ends in an exception: no child lives on, and nobody waits for one."""
+        for job in self._jobs:
+            job.kill("stopped")
+            job.child.collect()
+            with suppress(OSError):  # the attempt is over without its record too, as soon as this process is
+                job.attempt.end("stopped", wall_s=job.child.wall_s)
+                self._store.tidy(job.id)
+        self._jobs.clear()
+
+    def _turn(self, workers: int) -> None:
+        """One pass of the loop: settle what is due, start what may start, sleep, look at what runs."""
+        self._settled(self._clerk.again())
+        self._fill(workers)
+        if self.tick:
+            self.tick()
+        wait([job.child for job in self._jobs], self._patience())
+        for job in list(self._jobs):
+            self._look(job)
+        if self._limits.until and (end := self._limits.until()) is not None and time.time() >= end:
+            self.drain("time limit")
+        if self._drained:
+            self.drain(self._drained)  # a child may have started just when the signal came
+
+    def _patience(self) -> float:
+        """Seconds to sleep: no longer than until something that waits becomes due."""
+        if self._drained and not self._jobs:
+            return 0.0
+        due = [] if self._jobs else [*self._queue.values()]
+        earliest = min(due, default=float("inf"))
+        if not self._clerk.ready:
+            earliest = max(self._clerk.paused_until, earliest if due else 0.0)
+        return max(0.0, min(self.timing.poll_s, earliest - time.monotonic()))
+
+    def _fill(self, workers: int) -> None:
+        """Starts cells while there is room, passing over those that need none; nothing while a row is held."""
+        began = time.monotonic()
+        for id, not_before in list(self._queue.items()):
+            now = time.monotonic()
+            full = len(self._jobs) >= workers or now > began + self.timing.poll_s  # children must be looked at too
+            if full or self._drained or not self._clerk.ready:
+                return
+            if not_before <= now and not self._passed_over(id):
+                self._start(id)
+
+    def _passed_over(self, id: str) -> bool:
+        """Whether there is nothing to start now: the cell is finished, set aside, or another process has it."""
+        if self._store.done(id):
+            self._skip(id, "done")
+        elif failed := self._store.failed(id):
+            self._skip(id, "failed", str(failed.get("message") or failed["signature"]))
+        elif rivals := self._store.rivals(id):
+            self._defer(id, f"running elsewhere: {rivals[0].host}, process {rivals[0].pid}")
+        else:
+            return False
+        return True
+
+    def _skip(self, id: str, outcome: str, message: str | None = None) -> None:
+        del self._queue[id]
+        self._counts[outcome] += 1
+        self._watch(Event(kind="skip", id=id, outcome=outcome, message=message))
+
+    def _defer(self, id: str, message: str) -> None:
+        """Puts a cell behind the others, to be looked at again."""
+        del self._queue[id]
+        self._queue[id] = time.monotonic() + self.timing.look_s
+        if id not in self._told:
+            self._told.add(id)
+            self._watch(Event(kind="wait", id=id, message=message))
+
+    def _start(self, id: str) -> None:
+        """Begins an attempt and its child, unless another process had the cell first."""
+        try:
+            attempt = self._store.begin(id, where=self._where)
+        except AlreadyDone:
+            self._skip(id, "done")
+            return
+        except OSError as error:
+            if not passing(error):
+                raise
+            self._clerk.pause(id, error)
+            return
+        mine = (attempt.started, attempt.uuid)
+        if earlier := [info for info in self._store.rivals(id) if (info.started, info.uuid) < mine]:
+            # Both looked before either was to be seen; the one that began first goes on.
+            self._defer(id, f"running elsewhere: {earlier[0].host}, process {earlier[0].pid}")
+            self._clerk.settle(Due(id=id, attempt=attempt, verdict=Verdict(outcome="yielded")))
+            return
+        del self._queue[id]
+        try:
+            self._jobs.append(self._spawn(id, attempt))
+        except (OSError, ValueError) as error:
+            self._settle(Due(id=id, attempt=attempt, verdict=not_started(error)))
+            return
+        self._watch(Event(kind="start", id=id))
+
+    def _spawn(self, id: str, attempt: Attempt) -> "_Job":
+        """Raises OSError when no process can be started, ValueError when the cell's spec is damaged."""
+        spec, folder = self._store.spec(id), scratch(attempt.uuid)
+        folder.mkdir(mode=0o700)
+        command = self.command(self._store.spec_path(id), folder / "outcome.json")
+        child = Child(command, log=attempt.log_path, environment=environment(spec.get("threads", 0)))
+        next_beat = time.monotonic() + self.timing.beat_s
+        return _Job(id=id, attempt=attempt, child=child, folder=folder, spec=spec, next_beat=next_beat)
+
+    def _look(self, job: _Job) -> None:
+        """Settles a cell whose child has ended; else watches its limits and sends its heartbeat."""
+        limits, child = self._limits, job.child
+        if (code := child.code()) is not None:
+            self._over(job, code)
+            return
+        child.measure()
+        if limits.cell_s is not None and child.wall_s >= limits.cell_s:
+            job.kill("timeout")
+        if limits.memory_mib is not None and child.rss_mib >= FULL * limits.memory_mib:
+            job.kill("oom")
+        if time.monotonic() >= job.next_beat:
+            job.next_beat = time.monotonic() + self.timing.beat_s
+            with suppress(OSError):  # a lease that is not renewed costs work at worst; the row is what counts
+                job.attempt.heartbeat(round(child.rss_mib, 1))
+
+    def _over(self, job: _Job, code: int) -> None:
+        child, wall_s, limits = job.child, round(job.child.wall_s, 3), self._limits
+        ending = Ending(
+            code=code,
+            killed=job.killed,
+            peak_mib=child.peak_mib,
+            limit_mib=limits.memory_mib,
+            limit_s=limits.cell_s,
+        )
+        verdict = judge(ending, job.folder / "outcome.json", job.attempt.log_path)
+        self._jobs.remove(job)
+        finished = round(time.time(), 3)
+        due = Due(id=job.id, attempt=job.attempt, verdict=verdict, spec=job.spec, wall_s=wall_s, finished=finished)
+        self._settle(due)
+
+    def _settle(self, due: Due) -> None:
+        if self._clerk.settle(due):
+            self._settled([due])
+
+    def _settled(self, dues: Sequence[Due]) -> None:
+        """Counts what has a row, and sends back what has none; for `yielded`, its cell waits already."""
+        for due in dues:
+            verdict = due.verdict
+            message = str(verdict.error.get("message")) if verdict.error else None
+            if verdict.row is not None:
+                word = "done" if due.duplicate else verdict.outcome
+                self._finish(due, word, "another attempt had committed" if due.duplicate else message)
+            elif verdict.outcome in ("error", "killed") and (failed := self._store.failed(due.id)):
+                self._finish(due, "failed", str(failed.get("message") or failed["signature"]))
+            elif verdict.outcome != "yielded":
+                self._queue[due.id] = time.monotonic() + self._again_s(due)
+                self._watch(_end(due, verdict.outcome, message))
+
+    def _finish(self, due: Due, word: str, message: str | None) -> None:
+        self._counts[word] += 1
+        self._watch(_end(due, word, message))
+
+    def _again_s(self, due: Due) -> float:
+        """Longer with every attempt that went wrong, for a machine's troubles take a while."""
+        if due.verdict.error is None:
+            return 0.0
+        wrong = [info for info in self._store.attempts(due.id) if info.end and info.end["error"]]
+        return min(60.0, self.timing.again_s * 2 ** max(0, len(wrong) - 1))
+
+
+def _end(due: Due, word: str, message: str | None) -> Event:
+    return Event(kind="end", id=due.id, outcome=word, wall_s=due.wall_s, message=message)

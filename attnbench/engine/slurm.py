@@ -1,0 +1,91 @@
+"""Runs cells on SLURM: submits what nothing covers, watches the queue and the store, submits again what was lost.
+
+No state but files and the queue: the call may be killed at any moment, and the same call again goes on where it was.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from attnbench.engine import _controller, _submission
+from attnbench.engine._controller import Controller
+from attnbench.engine._queue import QueueSnapshot, ask, available
+from attnbench.engine._submission import Request, Resources
+from attnbench.engine.local import closing, resume_line
+from attnbench.engine.progress import Progress
+from attnbench.engine.store import Store
+from attnbench.manifest import Cell
+
+__all__ = ["QueueSnapshot", "Request", "Resources", "available", "cancel", "run_slurm", "snapshot"]
+
+DONE, GIVEN_UP, GOING_ON, SET_ASIDE = 0, 1, 3, 4  # exit codes
+
+
+def run_slurm(store: Store, cells: Sequence[Cell], *, request: Request, wait: bool, quiet: bool) -> int:
+    """Brings every cell to its end on SLURM and returns the exit code.
+
+    0: every cell has a row; 1: given up; 3: jobs go on, with `wait` off or after Ctrl-C; 4: some cells are set aside.
+    Raises ValueError when SLURM refuses what is asked, with its words.
+    """
+    with Progress(cells, workers=request.resources.parallel, quiet=quiet) as progress:
+        control = Controller(store, cells, request, progress=progress, note=partial(_note, quiet=quiet))
+        try:
+            _loop(control, poll_s=request.site.poll_s, wait=wait)
+        except KeyboardInterrupt:
+            control.release(snapshot(store))  # what was just submitted must not stay held
+    if control.given_up:
+        print(control.given_up, file=sys.stderr)
+    if not quiet:
+        print(_closing(control))
+    if control.given_up:
+        return GIVEN_UP
+    return GOING_ON if control.open else SET_ASIDE if control.counts["failed"] else DONE
+
+
+def snapshot(store: Store, *, timeout_s: float = 6) -> QueueSnapshot | None:
+    """Every job of this store that SLURM knows; None when the scheduler does not answer in time, or is not there."""
+    return _submission.snapshot(store.root, timeout_s=timeout_s)
+
+
+def cancel(store: Store, ids: Collection[str]) -> list[str]:
+    """Cancels the jobs in whose shards any of these cells stand; returns their ids.
+
+    Raises ValueError when the scheduler does not answer.
+    """
+    if (seen := snapshot(store)) is None:
+        raise ValueError("SLURM does not answer, so no job was cancelled; try again later.")
+    jobs = sorted({job.id for cell, job in seen.cells.items() if cell in ids})
+    if jobs and ask("scancel", *jobs) is None:  # it also fails when one of them has just ended
+        left = snapshot(store)
+        if left is None or any(job.live and job.id in jobs for job in left.jobs):
+            raise ValueError("SLURM did not cancel all of these jobs; try again later.")
+    return jobs
+
+
+def _loop(control: Controller, *, poll_s: float, wait: bool) -> None:
+    """Turns until all is done; without `wait`, until all is submitted, or nobody has answered for a while."""
+    patience_ends = time.monotonic() + 2 * _controller.PATIENCE_S
+    while not control.turn():
+        if not wait and control.submitted:
+            break
+        if not wait and time.monotonic() > patience_ends:
+            control.give_up("SLURM does not answer")
+            break
+        time.sleep(poll_s)
+
+
+def _note(sentence: str, *, quiet: bool) -> None:
+    if not quiet:
+        print(sentence, file=sys.stderr, flush=True)
+
+
+def _closing(control: Controller) -> str:
+    """What became of the cells, and how to go on when some are left."""
+    lines = [closing(Counter(control.counts), sys.argv)] if control.counts else []
+    if control.open and not control.given_up:
+        lines.append(f"{len(control.open)} cells are with SLURM, which goes on without this process.")
+    if control.open:
+        lines.append(f"To see them through: {resume_line(sys.argv)}")
+    return "\n".join(lines)

@@ -1,0 +1,184 @@
+"""The state of every cell, told from the store and the scheduler; values in, values out.
+
+A scheduler that did not answer (`queue` is None) proves nothing: a cell is never called lost for that reason.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from attnbench.engine._records import AttemptInfo
+from attnbench.engine.store import Evidence
+from attnbench.manifest import Cell, Manifest
+
+Word = Literal["new", "queued", "running", "lost", "retry", "ok", "oom", "timeout", "diverged", "failed", "corrupt"]
+ROWS = ("ok", "oom", "timeout", "diverged")
+FULL = 0.9  # of its limit: the memory at which a vanished cell probably died of it
+DONE, INCOMPLETE, SET_ASIDE, DAMAGED = 0, 3, 4, 5  # exit codes
+
+
+class Job(Protocol):
+    """A job of the scheduler: its word for the state, and a few words for people."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+
+
+class Snapshot(Protocol):
+    """The live job, if any, in whose list each cell stands."""
+
+    @property
+    def cells(self) -> Mapping[str, Job]: ...
+
+
+@dataclass(frozen=True)
+class CellState:
+    """What a cell is at, and why; wall_s of its row, once it has one."""
+
+    state: Word
+    detail: str = ""
+    wall_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A sweep at a glance. causes: how often each detail stands behind a state that needs an explanation.
+
+    left_s: expected seconds until all cells have ended. code: exit code of `status`.
+    """
+
+    sweep: str
+    total: int
+    counts: Mapping[str, int]
+    causes: Mapping[str, int]
+    left_s: float
+    code: int
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Pace:
+    """How long cells take: measured where the like has been measured, else estimated in proportion."""
+
+    def __init__(self) -> None:
+        self._variants: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        self._kinds: dict[tuple[str | None, ...], list[float]] = defaultdict(list)
+        self._measured_s = self._estimated_s = 0.0
+
+    def add(self, cell: Cell, wall_s: float) -> None:
+        """Takes note of a cell that ended by itself."""
+        self._variants[cell.kind, cell.variant].append(wall_s)
+        self._kinds[cell.kind, cell.mechanism].append(wall_s)
+        self._measured_s += wall_s
+        self._estimated_s += cell.estimate_s
+
+    def expect_s(self, cell: Cell) -> float:
+        """Of its variant, else of its kind and mechanism, else its estimate, scaled by how estimates did so far."""
+        for like in (self._variants.get((cell.kind, cell.variant)), self._kinds.get((cell.kind, cell.mechanism))):
+            if like:
+                return sum(like) / len(like)
+        return cell.estimate_s * (self._measured_s / self._estimated_s if self._estimated_s else 1.0)
+
+    def left_s(self, cells: Iterable[Cell], *, workers: int) -> float:
+        """Time for all of these, training cells `workers` at once and cost cells one by one."""
+        seconds = {"train": 0.0, "cost": 0.0}
+        for cell in cells:
+            seconds[cell.kind] += self.expect_s(cell)
+        return seconds["train"] / workers + seconds["cost"]
+
+
+def states(
+    cells: Sequence[Cell], evidence: Mapping[str, Evidence], queue: Snapshot | None, *, now: float
+) -> dict[str, CellState]:
+    """The state of each cell. `now` in unix seconds, as the evidence's times."""
+    return {cell.id: state(evidence[cell.id], queue, now=now) for cell in cells}
+
+
+def state(known: Evidence, queue: Snapshot | None, *, now: float) -> CellState:
+    """The state of one cell: a row says it all; else what lives, what was given up, what waits, what went wrong."""
+    if known.corrupt:
+        return CellState("corrupt", "a file of it was damaged; `attnbench sweep` makes it again")
+    if known.status in ROWS:
+        return CellState(known.status, wall_s=known.wall_s)
+    if known.live:
+        return CellState("running", _at_work(known.live, now))
+    if known.failed:
+        return CellState("failed", _cause(known.failed))
+    if queue and (job := queue.cells.get(known.id)):
+        return _in_queue(known.attempts, job)
+    return _left_alone(known.attempts, queue, now)
+
+
+def _in_queue(attempts: Sequence[AttemptInfo], job: Job) -> CellState:
+    """Of a cell without a living attempt in the list of a job: silent for a while, or not begun."""
+    silent = attempts and attempts[-1].end is None and job.state == "RUNNING"
+    return CellState("running" if silent else "queued", job.detail)
+
+
+def _left_alone(attempts: Sequence[AttemptInfo], queue: Snapshot | None, now: float) -> CellState:
+    """Of a cell that no living attempt and no job has, by its last attempt."""
+    if not attempts:
+        return CellState("new")
+    last = attempts[-1]
+    if last.end is None:
+        silent = f"no sign of it for {now - last.heartbeat:.0f} s"
+        if queue is None and "nonce" in last.where and not last.here:
+            return CellState("running", f"{silent}, and the scheduler did not answer")
+        return CellState("lost", f"{silent}{_memory(last)}")
+    if last.end["outcome"] in ("error", "killed"):
+        tries = sum(1 for info in attempts if info.end and info.end["outcome"] in ("error", "killed"))
+        return CellState("retry", f"{tries} failed: {_cause({**(last.end['error'] or {}), **last.end})}")
+    return CellState("new", f"{last.end['outcome']} before it was finished")
+
+
+def _at_work(live: AttemptInfo, now: float) -> str:
+    memory = "" if live.rss_mib is None else f", {live.rss_mib:.0f} MiB"
+    return f"on {live.host} for {now - live.started:.0f} s{memory}"
+
+
+def _memory(last: AttemptInfo) -> str:
+    limit = last.where.get("memory_mib")
+    if limit is None or last.rss_mib is None or last.rss_mib < FULL * limit:
+        return ""
+    return f"; its last heartbeat held {last.rss_mib:.0f} of {limit:.0f} MiB, so it probably ran out of memory"
+
+
+def _cause(error: Mapping[str, Any]) -> str:
+    """One line: the exception and where, or the signal."""
+    first = str(error.get("message") or "").strip().splitlines()
+    told = f": {first[0]}" if first else ""
+    return f"{error.get('signature') or error.get('type') or 'error'}{told}"
+
+
+def summary(manifest: Manifest, found: Mapping[str, CellState]) -> Summary:
+    """Counts, causes, time left and exit code; cells that are set aside or lost count as needing a word."""
+    counts = Counter(cell.state for cell in found.values())
+    spoken = ("failed", "corrupt", "lost", "retry")
+    causes = Counter(f"{cell.state}: {cell.detail}" for cell in found.values() if cell.state in spoken)
+    pace = Pace()
+    for cell in manifest.cells:
+        if (wall_s := found[cell.id].wall_s) is not None and found[cell.id].state == "ok":
+            pace.add(cell, wall_s)
+    open_cells = [cell for cell in manifest.cells if found[cell.id].state not in (*ROWS, "failed")]
+    workers = max(1, counts["running"])
+    left_s = round(pace.left_s(open_cells, workers=workers), 1)
+    return Summary(
+        sweep=manifest.sweep,
+        total=len(manifest.cells),
+        counts=dict(counts),
+        causes=dict(causes.most_common()),
+        left_s=left_s,
+        code=_code(counts, incomplete=bool(open_cells)),
+    )
+
+
+def _code(counts: Mapping[str, int], *, incomplete: bool) -> int:
+    if counts.get("corrupt"):
+        return DAMAGED
+    if incomplete:
+        return INCOMPLETE
+    return SET_ASIDE if counts.get("failed") else DONE

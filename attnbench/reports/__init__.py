@@ -1,0 +1,1 @@
+"""Rows to tables and figures. They read tables and nothing else."""

@@ -1,0 +1,204 @@
+"""Reads a sweep's results into one table: a row for every cell that was asked, whatever became of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pandas as pd
+
+from attnbench.reports.rows import counted, read_csv, records, table
+
+if TYPE_CHECKING:
+    from attnbench.manifest import Cell, Manifest
+
+Flat = dict[str, Any]
+BLOCKS = ("result", "cost", "host")
+ASKED = ("task", "model.", "mechanism.", "device", "dtype", "threads", "idle")
+
+
+class Results(Protocol):
+    """The part of a store that reading needs."""
+
+    def spec(self, id: str) -> dict[str, Any]: ...
+    def result(self, id: str) -> dict[str, Any] | None: ...
+    def failed(self, id: str) -> dict[str, Any] | None: ...
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A sweep's rows and what a reader must know about them: where they come from, what is missing or mixed."""
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def collect(store: Results, manifest: "Manifest", *, mixed: bool = False) -> pd.DataFrame:
+    """One row per cell of the manifest, sorted by id; training rows carry the cost.* columns of their cost cell.
+
+    A cell without a row has the status `missing`, or `failed` if it was set aside.
+    Raises ValueError when rows of different code or data would stand side by side, unless `mixed`.
+    """
+    rows = {cell.id: flat(store, cell, manifest.sweep) for cell in manifest.cells}
+    fill_from_siblings(list(rows.values()))
+    frame = table(with_cost(row, rows.get(row["cost_id"])) for row in rows.values())
+    if not mixed:
+        refuse_mixtures(frame, manifest.sweep)
+    return frame
+
+
+def gather(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False) -> Gathered:
+    """The rows in the store or, where it holds none of this sweep's, those of `folder`/rows.csv.
+
+    Raises ValueError as `collect` does.
+    """
+    frame, notes = collect(store, manifest, mixed=True), []
+    file = folder / "rows.csv"
+    if file.is_file() and all(row["status"] == "missing" for row in records(frame)):
+        frame, notes = committed(frame, file)
+    if not mixed:
+        refuse_mixtures(frame, manifest.sweep)
+    notes += [f"{sentence} They stand side by side because it was asked for." for sentence in mixtures(frame)]
+    return Gathered(frame, (*notes, *machines(frame), *gaps(frame)))
+
+
+def machines(frame: pd.DataFrame) -> list[str]:
+    """What a reader must know of where rows were made: costs from unlike machines, code that was not committed."""
+    rows, notes = records(frame), []
+    measured = [row for row in rows if row["kind"] == "cost" and row["status"] == "ok"]
+    for name, word in (
+        ("host.device", "processors"),
+        ("cost.threads", "numbers of threads"),
+        ("host.torch", "torches"),
+    ):
+        if len(kinds := counted(row.get(name) for row in measured)) > 1:
+            told = ", ".join(f"{count} on {kind}" for count, kind in kinds)
+            notes.append(f"Costs were measured with {len(kinds)} {word} ({told}) and are no ground for a comparison.")
+    if dirty := sum(str(row.get("code.dirty")) == "True" for row in rows):
+        notes.append(f"{dirty} rows were made from a checkout with uncommitted changes.")
+    return notes
+
+
+def committed(asked: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a file for the cells that are asked, those it lacks as missing, and a note of both."""
+    wanted = {row["id"]: row for row in records(asked)}
+    held = {row["id"]: row for row in records(read_csv(file))}
+    if all(row["status"] == "missing" for row in held.values()):
+        return asked, []
+    lacking, dropped = wanted.keys() - held.keys(), held.keys() - wanted.keys()
+    if len(lacking) == len(wanted):
+        return asked, [f"{file.name} holds none of the cells that are asked now; it describes another sweep."]
+    notes = [f"The store holds none of these cells: the rows were read from {file.name}, not made on this machine."]
+    if lacking or dropped:
+        notes.append(f"{file.name} lacks {len(lacking)} of the cells asked; {len(dropped)} of its own are not asked.")
+    return table(held.get(id, row) for id, row in wanted.items()), notes
+
+
+def flat(store: Results, cell: "Cell", sweep: str) -> Flat:
+    """One cell's record with its blocks spread into columns."""
+    record = store.result(cell.id)
+    failure = None if record else store.failed(cell.id)
+    spec = asked(store, cell.id, record)
+    row: Flat = {"id": cell.id, "sweep": sweep, "kind": cell.kind, "variant": cell.variant, "label": cell.label}
+    row |= {"model": cell.model, "mechanism": cell.mechanism, "seed": cell.seed, "cost_id": cell.cost_id}
+    row |= {"status": record["status"] if record else "failed" if failure else "missing"} | described(spec)
+    record = record or {"error": failure}
+    for block in BLOCKS:
+        row |= {f"{block}.{name}": value for name, value in (record.get(block) or {}).items()}
+    code, data, error = (record.get(block) or {} for block in ("code", "data", "error"))
+    row |= {
+        "data.hash": data.get("hash"),
+        **{f"code.{name}": code.get(name) for name in ("fingerprint", "entries", "commit", "dirty")},
+    }
+    row |= {name: record.get(name) for name in ("started", "finished", "wall_s")}
+    return row | {"error": ": ".join(filter(None, (error.get("type"), error.get("message")))) or None}
+
+
+def fill_from_siblings(rows: list[Flat]) -> None:
+    """A cell that has not reached the store is described as the others of its variant: only the seed differs."""
+    known = {(row["kind"], row["variant"]): row for row in rows if row["task"]}
+    for row in rows:
+        if not row["task"] and (sibling := known.get((row["kind"], row["variant"]))):
+            row.update({name: value for name, value in sibling.items() if name.startswith(ASKED)})
+
+
+def asked(store: Results, id: str, record: dict[str, Any] | None) -> dict[str, Any]:
+    """What a cell asks; nothing where it has not reached the store yet."""
+    if record:
+        return record["spec"]
+    try:
+        return store.spec(id)
+    except ValueError:  # never asked, or its note is damaged: a missing cell either way, which `sweep` asks again
+        return {}
+
+
+def described(spec: dict[str, Any]) -> Flat:
+    """The columns of what was asked: task, model, mechanism and their knobs, and which of the knobs are idle."""
+    row: Flat = {name: spec.get(name) for name in ("device", "dtype", "threads")}
+    row["task"] = (spec.get("task") or {}).get("name")
+    for part in ("task", "model"):
+        row |= {f"{part}.{knob}": value for knob, value in ((spec.get(part) or {}).get("knobs") or {}).items()}
+    if mechanism := spec.get("mechanism"):
+        knobs, idle = mechanism_knobs(mechanism["name"], mechanism.get("knobs") or {})
+        row |= {f"mechanism.{knob}": value for knob, value in knobs.items()}
+        row["idle"] = " ".join(sorted(idle))
+    return row
+
+
+def mechanism_knobs(name: str, knobs: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """All knobs of a mechanism, also those an id leaves out at their neutral value, and the names of the idle ones."""
+    from mechanisms import configure, find  # here, for it brings torch
+
+    config = find(name).config
+    everything = {**config.neutral, **knobs}
+    return everything, configure(config, everything, of=name).idle()
+
+
+def with_cost(row: Flat, cost: Flat | None) -> Flat:
+    """A training row beside the price of its variant; what the training itself paid keeps its place."""
+    if row["kind"] != "train" or cost is None:
+        return row
+    paid = {name: value for name, value in cost.items() if name.startswith("cost.")} if cost["status"] == "ok" else {}
+    return {**paid, "cost.status": cost["status"], **row}
+
+
+def refuse_mixtures(frame: pd.DataFrame, sweep: str) -> None:
+    """Raises ValueError if a table would compare rows of different code, or of different data for the same task."""
+    for sentence in mixtures(frame):
+        raise ValueError(
+            f"{sweep}: {sentence} Run the cells again under one of them, or give --mixed to tabulate them together."
+        )
+
+
+def mixtures(frame: pd.DataFrame) -> list[str]:
+    """One sentence for each way in which the rows are not of one making; none if they can be compared."""
+    sentences, rows = [], records(frame)
+    if len(versions := counted(row["code.fingerprint"] for row in rows)) > 1:
+        sentences.append(f"The rows come from {len(versions)} versions of the code ({named(versions)}).")
+    for name in sorted({str(row["mechanism"] or row["model"]) for row in rows}):
+        own = (row["code.entries"] for row in rows if name == str(row["mechanism"] or row["model"]))
+        if len(versions := counted(own)) > 1:
+            sentences.append(f"The rows of {name} come from {len(versions)} versions of its files ({named(versions)}).")
+    knobs = [name for name in frame.columns if name == "task" or name.startswith("task.")]
+    tasks: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows:
+        tasks.setdefault(tuple(row[knob] for knob in knobs), []).append(row["data.hash"])
+    for task in sorted(tasks, key=str):
+        if len(hashes := counted(tasks[task])) > 1:
+            name = task[knobs.index("task")]
+            sentences.append(f"The rows of {name} come from {len(hashes)} different data sets ({named(hashes)}).")
+    return sentences
+
+
+def named(counts: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{count} rows of {word.removeprefix('sha256:')[:12]}" for word, count in counts)
+
+
+def gaps(frame: pd.DataFrame) -> list[str]:
+    """For each kind of cell that has not finished whole, how many were asked and what became of them."""
+    notes = []
+    for kind, name in (("train", "trainings"), ("cost", "cost measurements")):
+        states = [row["status"] for row in records(frame) if row["kind"] == kind]
+        if others := [f"{count} {state}" for state, count in counted(states) if state != "ok"]:
+            notes.append(f"{len(states)} {name} asked: {states.count('ok')} ok, {', '.join(others)}.")
+    return notes

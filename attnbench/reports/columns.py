@@ -1,0 +1,87 @@
+"""What a row's columns are called on an axis or in a table's head, in which unit, and which way is better."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Column:
+    """label: words for an axis. unit: empty for pure numbers. better: for measures of quality alone."""
+
+    label: str
+    unit: str = ""
+    better: Literal["lower", "higher"] | None = None
+
+    @property
+    def axis(self) -> str:
+        return f"{self.label} [{self.unit}]" if self.unit else self.label
+
+
+COLUMNS = {
+    "result.rel_l2": Column("relative L2 error, test", better="lower"),
+    "result.accuracy": Column("accuracy, test", better="higher"),
+    "result.bits_per_byte": Column("bits per byte, test", "bit", better="lower"),
+    "result.perplexity": Column("perplexity, test", better="lower"),
+    "result.rel_mse": Column("relative MSE, test", better="lower"),
+    "result.valid_rel_l2": Column("relative L2 error, validation"),
+    "result.valid_rel_mse": Column("relative MSE, validation"),
+    "result.train_loss": Column("training loss"),
+    "result.best_epoch": Column("best epoch"),
+    "cost.params": Column("parameters"),
+    "cost.matmul_flops": Column("matrix products, forward, per sample", "FLOP"),
+    "cost.fft_flops": Column("Fourier transforms, forward, per sample", "FLOP"),
+    "cost.train_samples_per_s": Column("training throughput", "samples/s"),
+    "cost.infer_samples_per_s": Column("inference throughput", "samples/s"),
+    "cost.train_step_ms": Column("training step", "ms"),
+    "cost.infer_step_ms": Column("inference step", "ms"),
+    "cost.memory_train_mib": Column("peak memory, training", "MiB"),
+    "cost.memory_infer_mib": Column("peak memory, inference", "MiB"),
+    "cost.rss_train_mib": Column("resident memory, training", "MiB"),
+    "cost.train_wall_s": Column("training, wall time", "s"),
+    "wall_s": Column("whole cell, wall time", "s"),
+}
+
+
+def learn(better: Mapping[str, str]) -> None:
+    """Makes a sweep's own measures known: which side of them is better, as their tasks say."""
+    for name, side in better.items():
+        assert side in ("lower", "higher"), side
+        known = described(name)
+        COLUMNS[name] = replace(known, better=known.better if name.startswith("result.valid_") else side)
+
+
+def described(name: str) -> Column:
+    """A column's words; those of a knob or of an unknown column are its own name without the group."""
+    return COLUMNS.get(name) or Column(name.partition(".")[2] or name)
+
+
+def worth(name: str, value: float) -> float:
+    """Smaller is better: a column's value, its sign turned where more is better."""
+    return -value if described(name).better == "higher" else value
+
+
+def measures(names: Iterable[str]) -> list[str]:
+    """The measures of quality among these columns, the one that ranks first.
+
+    Without any results there is nothing to rank, and the first known measure stands for its empty column.
+    Raises ValueError if there are results and this file knows none of them.
+    """
+    results = [name for name in names if name.startswith("result.")]
+    known = [name for name, column in COLUMNS.items() if column.better and name in results]
+    if results and not known:
+        raise ValueError(f"none of {', '.join(results)} is a measure whose better side its task declares.")
+    return known or [next(name for name, column in COLUMNS.items() if column.better)]
+
+
+def known_column(name: str, names: Iterable[str], *, of: str) -> str:
+    """The name, if it is a column. Raises ValueError that names the nearest one."""
+    names = list(names)
+    if name in names:
+        return name
+    ending = [other for other in names if other.rpartition(".")[2] == name.rpartition(".")[2]]
+    near = ending[:1] or get_close_matches(name, names, n=1, cutoff=0.5)
+    raise ValueError(
+        f"{of}: the rows have no column {name!r}." + "".join(f" Did you mean {match!r}?" for match in near)
+    )

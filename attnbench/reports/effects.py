@@ -1,0 +1,130 @@
+"""What each knob of a mechanism does to the error: differences between cells that differ in that knob alone."""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations, pairwise
+from typing import Any
+
+import pandas as pd
+
+from attnbench.reports.rows import records
+from attnbench.reports.stats import difference, holm, t_interval
+
+KEYS = ("task", "model", "mechanism", "knob", "before", "after")
+Row = dict[str, Any]
+Rows = list[Row]
+COLUMNS = (
+    *KEYS,
+    *("n_pairs", "n_pairs_asked", "n_seeds", "difference", "low", "high"),
+    *("percent", "percent_low", "percent_high", "p", "p_holm"),
+)
+
+
+def effects(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """One row per step of a knob: the mean change of `measure`, paired, with 95 % t intervals over seeds.
+
+    Two cells are a pair if task, model, seed and every other knob are equal. A knob that is idle in one of the two
+    cannot part them, for there it changes nothing; a knob that is idle itself has no effect to show. Differences are
+    averaged within a seed first, over combinations that are whole in every seed; n_pairs counts their pairs,
+    n_pairs_asked all of them.
+    percent: the change relative to the mean of the `before` cells of the same seed.
+    Steps lead from a number to the next larger one, and between all two words. p_holm is corrected over the table.
+    """
+    trained = [row for row in records(frame) if row["kind"] == "train" and row["mechanism"]]
+    around = ["task", "model", *varying(trained, ("task.", "model.", "dtype", "device"))]
+    found: Rows = []
+    for mechanism in sorted({row["mechanism"] for row in trained}):
+        asked = [row for row in trained if row["mechanism"] == mechanism]
+        for knobs in tied(asked):
+            for before, after in steps(asked, knobs[0]):
+                found += [
+                    {"mechanism": mechanism, "knob": " and ".join(short(knob) for knob in knobs)}
+                    | {"before": before, "after": after}
+                    | effect
+                    for effect in step(asked, around, knobs, (before, after), measure)
+                ]
+    table = pd.DataFrame(found, columns=[*around, *(name for name in COLUMNS if name not in around)])
+    table["p_holm"] = holm(table["p"].astype("float64").tolist())
+    return table
+
+
+def varying(rows: Rows, prefixes: tuple[str, ...]) -> list[str]:
+    """The columns under these prefixes with more than one value, none being one."""
+    names = [name for name in (rows[0] if rows else {}) if name.startswith(prefixes)]
+    return [name for name in names if len({row[name] for row in rows}) > 1]
+
+
+def short(column: str) -> str:
+    return column.removeprefix("mechanism.")
+
+
+def tied(rows: Rows) -> list[list[str]]:
+    """The knobs with more than one value, in groups that change together, as a stride that follows its window does."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for knob in varying(rows, ("mechanism.",)):
+        values = [row[knob] for row in rows]
+        groups.setdefault(tuple(map(values.index, values)), []).append(knob)
+    return list(groups.values())
+
+
+def steps(rows: Rows, knob: str) -> Iterator[tuple[Any, Any]]:
+    """Numbers and truth values from each to the next, words each against each later one."""
+    values = {row[knob] for row in rows} - {None}
+    words = any(isinstance(value, str) for value in values)
+    yield from combinations(sorted(values, key=str), 2) if words else pairwise(sorted(values))
+
+
+def step(asked: Rows, around: list[str], knobs: list[str], ends: tuple[Any, Any], measure: str) -> Rows:
+    """The effect of one step of a knob, once per task, model and whatever else of them varies."""
+    pairs = list(matched(asked, around, knobs, ends))
+    settings = sorted({setting for setting, _, _ in pairs}, key=str)
+    return [
+        dict(zip(around, setting, strict=True)) | measured([(a, b) for own, a, b in pairs if own == setting], measure)
+        for setting in settings
+    ]
+
+
+def matched(
+    asked: Rows, around: list[str], knobs: list[str], ends: tuple[Any, Any]
+) -> Iterator[tuple[tuple[Any, ...], Row, Row]]:
+    """All pairs of cells, finished or not, that differ in these knobs alone, with their setting."""
+    others = [name for name in (asked[0] if asked else {}) if name.startswith("mechanism.") and name not in knobs]
+    alike = [*around, "seed"]
+    first, second = ([row for row in asked if row[knobs[0]] == end and not idle(row, knobs)] for end in ends)
+    for a in first:
+        for b in second:
+            loose = rests(a) | rests(b)
+            if all(a[name] == b[name] for name in alike) and all(a[k] == b[k] for k in others if k not in loose):
+                yield tuple(a[name] for name in around), a, b
+
+
+def rests(row: Row) -> set[str]:
+    return {f"mechanism.{knob}" for knob in (row["idle"] or "").split()}
+
+
+def idle(row: Row, knobs: list[str]) -> bool:
+    return bool(rests(row).intersection(knobs))
+
+
+def measured(pairs: list[tuple[Row, Row]], measure: str) -> Row:
+    """Differences averaged within each seed, then their interval over seeds.
+
+    A combination that lacks a seed which others have is left out, else seeds would average over different ones.
+    """
+    whole = [(a, b) for a, b in pairs if a["status"] == b["status"] == "ok" and None not in (a[measure], b[measure])]
+    seeds = sorted({a["seed"] for a, _ in whole})
+    times = Counter((a["variant"], b["variant"]) for a, b in whole)
+    whole = [(a, b) for a, b in whole if times[a["variant"], b["variant"]] == len(seeds)]
+    seeds = seeds if whole else []
+    changes, percents = [], []
+    for seed in seeds:
+        own = [(a[measure], b[measure]) for a, b in whole if a["seed"] == seed]
+        start = sum(a for a, _ in own) / len(own)
+        changes.append(sum(b - a for a, b in own) / len(own))
+        percents += [100 * changes[-1] / start] if start else []
+    change, percent = difference(changes), t_interval(percents)
+    return {
+        **{"n_pairs": len(whole), "n_pairs_asked": len(pairs), "n_seeds": len(seeds)},
+        **{"difference": change.mean, "low": change.low, "high": change.high, "p": change.p},
+        **{"percent": percent.mean, "percent_low": percent.low, "percent_high": percent.high},
+    }

@@ -1,0 +1,118 @@
+"""Draws the figures that a sweep names, from its rows alone, as PNG and PDF; a cell that failed is named on them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import matplotlib as mpl
+import pandas as pd
+
+from attnbench.reports import curves, kinds
+from attnbench.reports.canvas import STYLE, Drawing, Kind
+from attnbench.reports.columns import COLUMNS, known_column, measures
+from attnbench.reports.effects import varying
+from attnbench.reports.rows import records
+from attnbench.reports.summary import named, split
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WORDS = tuple(field.name for field in fields(Drawing))
+COLUMN_WORDS = ("x", "y", "color", "style", "panel")
+NEEDED = {"variants": ("y",), "scatter": ("x", "y"), "lines": ("x", "y")}
+DRAW = {"variants": kinds.variants, "scatter": kinds.scatter, "lines": curves.lines}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A figure of one setting: its rows, its file's name, and the setting for its title (empty if there is but one)."""
+
+    rows: list[dict[str, Any]]
+    name: str
+    setting: str
+
+
+def checked(figures: Iterable[Mapping[str, Any]], frame: pd.DataFrame) -> list[Drawing]:
+    """The figures as drawings. Raises ValueError for an unknown word, kind, column or mechanism, or a missing word."""
+    found = [drawing(figure, frame) for figure in figures]
+    for name in (one.name for one in found):
+        if sum(other.name == name for other in found) > 1:
+            raise ValueError(f"two figures are named {name!r}; give each a name of its own.")
+    return found
+
+
+def drawing(figure: Mapping[str, Any], frame: pd.DataFrame) -> Drawing:
+    """One figure whose words and columns are all known."""
+    given = {word: value for word, value in figure.items() if value is not None}
+    of = f"figure {given.get('name', '?')}"
+    refuse_words(given, of)
+    for word in COLUMN_WORDS:
+        if word in given:
+            measured = COLUMNS if word in ("x", "y") else ()  # known, though nothing may have measured it yet
+            known_column(given[word], [*frame.columns, *measured], of=of)
+    mechanisms = sorted({row["mechanism"] for row in records(frame) if row["mechanism"]})
+    if given.get("mechanism") not in (None, *mechanisms):
+        raise ValueError(f"{of}: no row has mechanism {given['mechanism']!r}; there are {', '.join(mechanisms)}.")
+    return Drawing(**given)
+
+
+def refuse_words(given: Mapping[str, Any], of: str) -> None:
+    """Raises ValueError for words that no figure of this kind has, or a word that it lacks."""
+    for word in given:
+        if word not in WORDS:
+            raise ValueError(f"{of} has no word {word!r}; it takes {', '.join(WORDS)}.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", given.get("name", "")):
+        raise ValueError(f"{of}: a name is made of letters, digits, - and _, for files are named after it.")
+    if given.get("kind") not in get_args(Kind):
+        raise ValueError(f"{of}: kind is one of {', '.join(get_args(Kind))}; got {given.get('kind')!r}.")
+    for word in NEEDED[given["kind"]]:
+        if word not in given:
+            raise ValueError(f"{of} needs the word {word!r}, a column of the rows.")
+
+
+def standard(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """What is drawn if a sweep names no figure: every variant's error, and error against speed and memory."""
+    y = measures(frame.columns)[0]
+    wanted: list[dict[str, Any]] = [
+        {"name": "variants", "kind": "variants", "y": y},
+        {"name": "speed", "kind": "scatter", "x": "cost.train_samples_per_s", "y": y, "color": "mechanism"},
+        {"name": "memory", "kind": "scatter", "x": "cost.memory_train_mib", "y": y, "color": "mechanism"},
+    ]
+    return [figure for figure in wanted if {figure["y"], figure.get("x", y)} <= set(frame.columns)]
+
+
+def write(frame: pd.DataFrame, drawing: Drawing, folder: Path) -> list[str]:
+    """Draws into `folder` as PNG and PDF and returns the names of the files without ending, one for each setting."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for part in parts(frame, drawing):
+        picture = draw(
+            part.rows, replace(drawing, title=", ".join(filter(None, (drawing.title, part.setting))) or None)
+        )
+        with mpl.rc_context(STYLE):
+            picture.savefig(folder / f"{part.name}.png", dpi=200, metadata={"Software": None})
+            picture.savefig(folder / f"{part.name}.pdf", metadata={"CreationDate": None, "Producer": None})
+        names.append(part.name)
+    return names
+
+
+def draw(rows: list[dict[str, Any]], drawing: Drawing) -> "Figure":
+    """One figure of these training rows, for any canvas; nothing of pyplot's state is touched."""
+    with mpl.rc_context(STYLE):
+        return DRAW[drawing.kind](rows, drawing)
+
+
+def parts(frame: pd.DataFrame, drawing: Drawing) -> list[Part]:
+    """The training rows apart by task and by knobs of the task that vary, unless the figure itself shows those."""
+    trained = [row for row in records(frame) if row["kind"] == "train"]
+    shown = {getattr(drawing, word) for word in COLUMN_WORDS}
+    settings = [name for name in varying(trained, ("task", "dtype", "device")) if name not in shown]
+    if not settings:
+        return [Part(trained, drawing.name, "")]
+    found = []
+    for setting, rows in split(trained, settings):
+        words = ", ".join(named(column, value) for column, value in zip(settings, setting, strict=True))
+        found.append(Part(rows, f"{drawing.name}-{re.sub(r'[^A-Za-z0-9.]+', '-', words)}", words))
+    return found

@@ -1,0 +1,197 @@
+"""Two kinds of figures in which every variant has its own place: a strip for each, and a point for each."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from attnbench.reports.canvas import (
+    QUIET,
+    WIDTH_IN,
+    WRONG,
+    Drawing,
+    Rows,
+    blank,
+    cause,
+    colors,
+    drawable,
+    finish,
+    group,
+    holes,
+    legend,
+    levels,
+    limits,
+    markers,
+    note,
+    scale,
+    shown,
+    value,
+    word,
+)
+from attnbench.reports.columns import described, worth
+from attnbench.reports.rows import counted
+from attnbench.reports.stats import Interval, t_interval
+from attnbench.reports.summary import split
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ROW_IN = 0.17
+SEEDS = {"s": 8, "alpha": 0.75, "linewidths": 0, "gid": "seeds", "zorder": 3}
+MEANS = "Small points: seeds. Large points and bars: mean and 95 % t interval over seeds."
+STRIPS = "Points: seeds. Ticks and bars: mean and 95 % t interval over seeds. Right: seeds drawn / seeds asked."
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One variant in a figure: its rows, those with numbers, and the mean of y over them."""
+
+    variant: str
+    rows: Rows
+    found: Rows
+    y: Interval
+
+    @property
+    def group(self) -> str:
+        return group(self.rows[0])
+
+
+def spots(about: Rows, drawing: Drawing) -> list[Spot]:
+    """Every variant of the rows, also those without a number."""
+    made = []
+    for (variant,), rows in split(about, ["variant"]):
+        found = [row for row in rows if drawable(row, drawing)]
+        made.append(Spot(variant, rows, found, t_interval([float(row[drawing.y]) for row in found])))
+    return made
+
+
+def variants(rows: Rows, drawing: Drawing) -> Figure:
+    """Every variant on a line of its own, grouped by mechanism, the best first; failed ones keep their line."""
+    about, found = shown(rows, drawing)
+    if not found:
+        return blank(drawing, about)
+    order = ranked(spots(about, drawing), drawing.y)
+    figure = Figure(figsize=(WIDTH_IN, 1.0 + ROW_IN * len(order)), layout="constrained")
+    axes = figure.subplots()
+    numbers = [float(row[drawing.y]) for row in found]
+    log = scale(axes, "x", drawing.y, numbers, log_from=6)
+    bounds = [bound for spot in order for bound in (spot.y.low, spot.y.high) if spot.found]
+    left, right, cut = limits(numbers, bounds, log=log)
+    axes.set_xlim(left, right)
+    hue = colors(levels(rows, "mechanism"))
+    for place, spot in enumerate(order):
+        strip(axes, place, spot, drawing, hue[spot.group])
+        if place and spot.group != order[place - 1].group:
+            axes.axhline(place - 0.5, color="#bbbbbb", linewidth=0.5)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.set_yticks(range(len(order)), [spot.variant for spot in order], fontsize=6.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(drawing.title or "", loc="left")
+    finish(axes, grid="x")
+    note(figure, f"{STRIPS} {cut}")
+    return figure
+
+
+def strip(axes: "Axes", place: int, spot: Spot, drawing: Drawing, color: Any) -> None:
+    """One variant's seeds, mean and interval, and to the right how many there are and what became of the others."""
+    numbers = [float(row[drawing.y]) for row in spot.found]
+    axes.scatter(numbers, [place] * len(numbers), color=color, **SEEDS)
+    if numbers:
+        left = max(spot.y.low, axes.get_xlim()[0])
+        bar = {"linewidth": 6, "alpha": 0.3, "solid_capstyle": "butt", "zorder": 2}
+        axes.plot([left, spot.y.high], [place, place], color=color, **bar)
+        axes.plot([spot.y.mean], [place], marker="|", markersize=8, markeredgewidth=1.4, color="#222222", zorder=4)
+    whole = len(numbers) == len(spot.rows)
+    causes = counted(cause(row) for row in spot.rows if not drawable(row, drawing))
+    words = [f"{len(numbers)}/{len(spot.rows)}", ", ".join(f"{count} {why}" for why, count in causes)]
+    right = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 6.5}
+    axes.text(1.01, place, "  ".join(filter(None, words)), color=QUIET if whole else WRONG, **right)
+
+
+def ranked(made: list[Spot], column: str) -> list[Spot]:
+    """Groups by their best variant, variants by their mean, those without a number last."""
+    rank = {spot.variant: (not spot.found, worth(column, spot.y.mean) if spot.found else 0.0) for spot in made}
+    best = {spot.group: min(rank[other.variant] for other in made if other.group == spot.group) for spot in made}
+    return sorted(made, key=lambda spot: (best[spot.group], spot.group, rank[spot.variant], spot.variant))
+
+
+def scatter(rows: Rows, drawing: Drawing) -> Figure:
+    """A point per variant with the intervals of both its columns; hollow where the timing is noisy."""
+    assert drawing.x is not None
+    about, found = shown(rows, drawing)
+    if not found:
+        return blank(drawing, about)
+    figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
+    axes = figure.subplots()
+    made = [spot for spot in spots(about, drawing) if spot.found]
+    across = {spot.variant: horizontal(spot, drawing.x) for spot in made}
+    ys = [float(row[drawing.y]) for row in found]
+    xs = [float(row[drawing.x]) for row in found]
+    log_y = scale(axes, "y", drawing.y, ys, log_from=6)
+    log_x = scale(axes, "x", drawing.x, xs, log_from=3)
+    bottom, top, cut_y = limits(ys, [bound for spot in made for bound in (spot.y.low, spot.y.high)], log=log_y)
+    axes.set_ylim(bottom, top)
+    left, right, cut_x = limits(xs, [bound for one in across.values() for bound in (one.low, one.high)], log=log_x)
+    axes.set_xlim(left, right)
+    color, style = drawing.color or "mechanism", drawing.style or drawing.color or "mechanism"
+    hue, mark = colors(levels(rows, color)), markers(levels(rows, style))
+    for spot in made:
+        first = spot.found[0]
+        point(axes, spot, across[spot.variant], drawing, (hue[value(first, color)], mark[value(first, style)]))
+    keys(figure, [spot.found[0] for spot in made], drawing, (hue, mark))
+    axes.set_title(drawing.title or "", loc="left")
+    finish(axes, grid="both")
+    quartiles = any(one.low < one.high for one in across.values())
+    noisy = "Hollow: the timing did not settle or shared its node." if any(map(unsettled, made)) else ""
+    spread = f"Horizontal bars: quartiles of {described(drawing.x).label}." if quartiles else ""
+    note(figure, " ".join(filter(None, (MEANS, spread, noisy, cut_y or cut_x))), holes(about, drawing))
+    return figure
+
+
+def point(axes: "Axes", spot: Spot, across: Interval, drawing: Drawing, look: tuple[Any, str]) -> None:
+    color, marker = look
+    ys = [float(row[drawing.y]) for row in spot.found]
+    axes.scatter([across.mean] * len(ys), ys, color=[color], **(SEEDS | {"s": 4, "alpha": 0.35}))
+    bars = {"color": color, "linewidth": 0.8, "alpha": 0.7, "zorder": 2}
+    bottom, left = axes.get_ylim()[0], axes.get_xlim()[0]
+    if spot.y.n > 1:
+        axes.plot([across.mean] * 2, [max(spot.y.low, bottom), spot.y.high], **bars)
+    if across.low < across.high:
+        axes.plot([max(across.low, left), across.high], [spot.y.mean] * 2, **bars)
+    face = "white" if unsettled(spot) else color
+    look_of_mean = {"color": color, "markerfacecolor": face, "markeredgecolor": color if face == "white" else "white"}
+    axes.plot(
+        [across.mean], [spot.y.mean], marker=marker, markersize=5.5, markeredgewidth=0.7, zorder=5, **look_of_mean
+    )
+
+
+def unsettled(spot: Spot) -> bool:
+    """Whether the timing of this variant is marked as noisy or taken on a shared node."""
+    return any(row.get(f"cost.{word}") for row in spot.found for word in ("noisy", "shared"))
+
+
+def horizontal(spot: Spot, column: str) -> Interval:
+    """A variant's place on the horizontal axis: quartiles where there are some, else the interval over seeds."""
+    first = spot.found[0]
+    numbers = [float(row[column]) for row in spot.found]
+    mean = sum(numbers) / len(numbers)
+    if (low := first.get(f"{column}_q25")) is not None and (high := first.get(f"{column}_q75")) is not None:
+        return Interval(mean, low, high, len(numbers))
+    if len(set(numbers)) > 1:
+        return t_interval(numbers)
+    return Interval(mean, mean, mean, len(numbers))
+
+
+def keys(figure: Figure, firsts: Rows, drawing: Drawing, looks: tuple[dict[Any, Any], dict[Any, str]]) -> None:
+    """A legend beside the figure: one list if colour and marker mean the same, else one for each."""
+    color, style = drawing.color or "mechanism", drawing.style or drawing.color or "mechanism"
+    hue, mark = looks
+    look = {"linestyle": "", "markersize": 5, "markeredgewidth": 0.5}
+    section = [
+        Line2D([], [], marker=mark[name] if style == color else "o", color=hue[name], label=word(name), **look)
+        for name in levels(firsts, color)
+    ]
+    other = [Line2D([], [], marker=mark[name], color=QUIET, label=word(name), **look) for name in levels(firsts, style)]
+    further = [(described(style).label, other)] if style != color else []
+    legend(figure, (described(color).label, section), *further)

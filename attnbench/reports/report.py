@@ -1,0 +1,105 @@
+"""Writes what a person reads of a sweep: its rows, summary tables, figures, and the table at the end in a terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich import box
+from rich.table import Table as Screen
+from rich.text import Text
+
+from attnbench.reports import sheets
+from attnbench.reports.collect import Results, gather
+from attnbench.reports.columns import described, learn, measures
+from attnbench.reports.effects import effects
+from attnbench.reports.rows import records, write_csv, write_parquet
+from attnbench.reports.summary import Line, Table, tables
+
+if TYPE_CHECKING:
+    from attnbench.manifest import Manifest
+
+WIDE = 100  # columns of a terminal from which costs stand beside errors
+
+
+def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False) -> Path:
+    """Makes rows.csv, rows.parquet, summary.md, summary.tex and figures/ in `folder`; returns the path of summary.md.
+
+    Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
+    """
+    from attnbench.reports import figures  # here, for it brings matplotlib
+
+    learn(manifest.better)
+    gathered = gather(store, manifest, folder, mixed=mixed)
+    frame = gathered.frame
+    asked = figures.checked(manifest.figures or figures.standard(frame), frame)
+    pages = sheets_of(frame)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(frame, folder / "rows.csv")
+    write_parquet(frame, folder / "rows.parquet")
+    (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
+    names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures")]
+    summary = folder / "summary.md"
+    summary.write_text(markdown(manifest, gathered.notes, pages, names), encoding="utf-8", newline="\n")
+    return summary
+
+
+def sheets_of(frame: pd.DataFrame) -> list[sheets.Sheet]:
+    """Error and cost per setting, then the effects of knobs if any differs."""
+    pages = [sheet(table) for table in tables(frame) for sheet in (sheets.error_sheet, sheets.cost_sheet)]
+    measure = measures(frame.columns)[0]
+    found = effects(frame if measure in frame else frame.assign(**{measure: None}), measure)
+    return [*pages, sheets.effects_sheet(found, measure)] if len(found) else pages
+
+
+def markdown(manifest: "Manifest", notes: tuple[str, ...], pages: list[sheets.Sheet], figures: list[str]) -> str:
+    """The page: question, what to know about the rows, tables, figures."""
+    known = "".join(f"- {note}\n" for note in notes)
+    parts = [f"# {manifest.sweep}\n\n{manifest.question}\n", known, *map(sheets.markdown, pages)]
+    pictures = "\n".join(f"![{name}](figures/{name}.png)" for name in figures)
+    return "\n".join(part for part in [*parts, f"## Figures\n\n{pictures}\n" if figures else ""] if part)
+
+
+def latex(sweep: str, pages: list[sheets.Sheet]) -> str:
+    """The same tables for a paper."""
+    opening = "% Tables of a sweep; they need \\usepackage{booktabs} and \\usepackage{graphicx}.\n"
+    return opening + "\n".join(sheets.latex(page, f"tab:{sweep}-{i}") for i, page in enumerate(pages, 1))
+
+
+def screen(frame: pd.DataFrame, width: int = 120) -> Screen:
+    """The end of a sweep for a terminal of `width` columns; a narrow one leaves the costs out."""
+    found, wide = tables(frame), width >= WIDE
+    look = {"caption_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
+    made = Screen(caption=Text(caption(frame, found)), width=width, **look)
+    made.add_column("variant", overflow="fold", ratio=1)
+    for name in ("seeds", "error", *(("difference", "train/s", "peak MiB") if wide else ()), "not ok"):
+        made.add_column(name, justify="right", overflow="fold")
+    for table in found:
+        if len(found) > 1:
+            made.add_row(Text(table.setting, style="bold"))
+        for line in table.lines:
+            made.add_row(*map(Text, fields(table, line, wide)))
+        made.add_section()
+    return made
+
+
+def fields(table: Table, line: Line, wide: bool) -> list[str]:
+    """One variant's fields on the screen."""
+    error = sheets.plus_minus(line.error)
+    costs = [
+        "reference" if line.variant == table.reference else sheets.plus_minus(line.change, sign="+"),
+        sheets.priced(line, "cost.train_samples_per_s", sheets.short) + (" ~" if line.timing else ""),
+        sheets.priced(line, "cost.memory_train_mib", sheets.short),
+    ]
+    return [line.variant, sheets.seeds(line), error, *(costs if wide else []), line.trouble]
+
+
+def caption(frame: pd.DataFrame, found: list[Table]) -> str:
+    """How many cells are ok, what the numbers are, and what the marks mean."""
+    trained = [row for row in records(frame) if row["kind"] == "train"]
+    ok = sum(row["status"] == "ok" for row in trained)
+    measure = described(found[0].measure).label if found else "error"
+    text = f"{ok} of {len(trained)} trainings ok. Mean {measure}, ± half of its 95 % t interval over seeds."
+    against = ", ".join(sorted({table.reference for table in found if table.reference}))
+    text += f" Differences are paired to {against}." if against else ""
+    noisy = any(row.get(f"cost.{word}") for row in trained for word in ("noisy", "shared"))
+    return f"{text} ~ marks timings that are noisy or were taken on a shared node." if noisy else text

@@ -1,0 +1,197 @@
+"""One line per variant: means over seeds with intervals, paired differences, costs, and what became of failed cells."""
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+from math import inf, isfinite, nan
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from attnbench.reports.columns import measures, worth
+from attnbench.reports.effects import Rows, varying
+from attnbench.reports.rows import counted, records
+from attnbench.reports.stats import Difference, Interval, holm, paired, seeds_more, t_interval
+
+COSTS = (
+    *("cost.params", "cost.matmul_flops", "cost.fft_flops"),
+    *("cost.train_samples_per_s", "cost.infer_samples_per_s"),
+    *("cost.memory_train_mib", "cost.memory_infer_mib"),
+)
+REFERENCE = "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A variant's price in one unit: the median, and quartiles where the measurement has them (nan elsewhere)."""
+
+    median: float
+    q25: float = nan
+    q75: float = nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One variant in one setting.
+
+    group: its mechanism, or its model where that is a whole model without a mechanism inside.
+    asked, ok: numbers of its training cells; values: the first measure by seed, of those that are ok.
+    spread: smallest and largest of the values. others: intervals of the further measures.
+    change: paired to the reference over common seeds, None for the reference itself and where no seed is common.
+    more: seeds that would likely separate the two, None if separated or unknown. p_holm: of the change, in its table.
+    trouble: what became of cells that are not ok, in words with counts; empty if all are.
+    cost_status: of its cost cell. timing: `noisy`, `shared` (the node was not its own), both or nothing.
+    """
+
+    variant: str
+    group: str
+    asked: int
+    ok: int
+    values: dict[int, float]
+    error: Interval
+    spread: tuple[float, float]
+    others: dict[str, Interval]
+    costs: dict[str, Cost]
+    cost_status: str
+    timing: str
+    trouble: str
+    change: Difference | None = None
+    p_holm: float = nan
+    more: int | None = None
+
+    @property
+    def separated(self) -> bool:
+        """Whether it differs from the reference beyond the spread of seeds, after Holm's correction."""
+        return self.change is not None and self.change.separates and self.p_holm < 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All variants in one setting, such as one task at one size; `reference` is a variant's name, None without any."""
+
+    setting: str
+    measure: str
+    lines: tuple[Line, ...]
+    reference: str | None
+
+
+def tables(frame: pd.DataFrame) -> list[Table]:
+    """One table per task and whatever of its knobs varies, each with a line for every variant that was asked.
+
+    Groups are ordered by their best variant, variants within a group by error; those without a number come last.
+    """
+    trained = [row for row in records(frame) if row["kind"] == "train"]
+    first, *further = measures(frame.columns)
+    settings = ["task", *varying(trained, ("task.", "dtype", "device"))]
+    found = []
+    for setting, rows in split(trained, settings):
+        lines = [line(str(variant), own, first, further) for (variant,), own in split(rows, ["variant"])]
+        name = ", ".join(named(column, value) for column, value in zip(settings, setting, strict=True))
+        reference = reference_of(lines, first)
+        found.append(
+            Table(setting=name, measure=first, lines=compared(ranked(lines, first), reference), reference=reference)
+        )
+    return found
+
+
+def split(rows: Rows, names: list[str]) -> list[tuple[tuple[Any, ...], Rows]]:
+    """The rows by their values in some columns, in an order that depends on the values alone."""
+
+    def key(row: dict[str, Any]) -> list[tuple[str, float, str]]:
+        return [number_first(row[name]) for name in names]
+
+    groups = (list(own) for _, own in groupby(sorted(rows, key=key), key))
+    return [(tuple(own[0][name] for name in names), own) for own in groups]
+
+
+def number_first(value: Any) -> tuple[str, float, str]:
+    """Sorts numbers by size, words after them, nothing last."""
+    if isinstance(value, int | float):
+        return "0", float(value), ""
+    return ("2", 0.0, "") if value is None else ("1", 0.0, str(value))
+
+
+def named(column: str, value: Any) -> str:
+    if value is None:
+        return "task not yet known" if column == "task" else f"{column.rpartition('.')[2]} by default"
+    return str(value) if column == "task" else f"{column.rpartition('.')[2]} {value}"
+
+
+def line(variant: str, rows: Rows, measure: str, further: list[str]) -> Line:
+    """One variant's rows, one per seed, as a line without its comparison."""
+    ok = [row for row in rows if row["status"] == "ok"]
+    values = by_seed(ok, measure)
+    return Line(
+        variant=variant,
+        group=str(rows[0]["mechanism"] or rows[0]["model"]),
+        asked=len(rows),
+        ok=len(ok),
+        values=values,
+        error=t_interval(list(values.values())),
+        spread=(min(values.values(), default=nan), max(values.values(), default=nan)),
+        others={name: t_interval(list(by_seed(ok, name).values())) for name in further},
+        costs={name: cost(rows, name) for name in COSTS},
+        cost_status=", ".join(words_in(rows, "cost.status")) or "not asked",
+        timing=", ".join(word for word in ("noisy", "shared") if "True" in words_in(rows, f"cost.{word}")),
+        trouble=trouble(rows, len(ok) - len(values)),
+    )
+
+
+def by_seed(rows: Rows, measure: str) -> dict[int, float]:
+    """The finite values of a measure by seed, in order."""
+    found = {row["seed"]: float(row[measure]) for row in rows if row.get(measure) is not None}
+    return {seed: found[seed] for seed in sorted(found) if isfinite(found[seed])}
+
+
+def cost(rows: Rows, name: str) -> Cost:
+    """The median over a variant's rows, which share one measurement unless it is the training's own."""
+
+    def middle(column: str) -> float:
+        values = [float(row[column]) for row in rows if row.get(column) is not None]
+        return median(values) if values else nan
+
+    return Cost(median=middle(name), q25=middle(f"{name}_q25"), q75=middle(f"{name}_q75"))
+
+
+def trouble(rows: Rows, numberless: int) -> str:
+    """Such as `2 oom, 1 missing; cost oom`; nothing if every cell is ok."""
+    words = [f"{count} {status}" for status, count in counted(row["status"] for row in rows) if status != "ok"]
+    words += [f"{numberless} without a number"] if numberless else []
+    prices = [f"cost {status}" for status in words_in(rows, "cost.status") if status != "ok"]
+    return "; ".join(filter(None, (", ".join(words), *prices)))
+
+
+def words_in(rows: Rows, name: str) -> list[str]:
+    """The different values of a column that may be absent, as sorted words."""
+    return sorted({str(row[name]) for row in rows if row.get(name) is not None})
+
+
+def reference_of(lines: list[Line], measure: str) -> str | None:
+    """The variant that others are compared with: the best of `full`, of all variants where there is none."""
+    measured = [line for line in lines if line.values]
+    pool = [line for line in measured if line.group == REFERENCE] or measured
+    return min(pool, key=lambda line: rank(line, measure)).variant if pool else None
+
+
+def rank(line: Line, measure: str) -> tuple[float, str]:
+    """Sorts the better before the worse, and those without a number last."""
+    return (worth(measure, line.error.mean) if line.values else inf), line.variant
+
+
+def ranked(lines: list[Line], measure: str) -> list[Line]:
+    best: dict[str, tuple[float, str]] = {}
+    for own in lines:
+        best[own.group] = min(best.get(own.group, (inf, own.group)), (rank(own, measure)[0], own.group))
+    return sorted(lines, key=lambda line: (best[line.group], rank(line, measure)))
+
+
+def compared(lines: list[Line], reference: str | None) -> tuple[Line, ...]:
+    """The lines with their paired differences to the reference, Holm-corrected over the table."""
+    base = next((line.values for line in lines if line.variant == reference), {})
+    changes = [paired(base, line.values) if line.variant != reference else None for line in lines]
+    changes = [change if change and change.n else None for change in changes]
+    ps = holm([change.p if change else nan for change in changes])
+    full = [replace(line, change=change, p_holm=p) for line, change, p in zip(lines, changes, ps, strict=True)]
+    return tuple(
+        replace(line, more=seeds_more(line.change)) if line.change and not line.separated else line for line in full
+    )

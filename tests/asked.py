@@ -1,0 +1,41 @@
+"""A sweep file of four trainings as text, and what the tests of sweep files do with it."""
+
+from pathlib import Path
+from typing import Any
+
+from attnbench.sweep import Plan, expand
+
+TEXT = """\
+question: Does it work?
+runs: 4
+tasks:
+  - {name: darcy, side: 8, refine: 2, train: 8, valid: 4, test: 4, epochs: 1, batch: 4}
+models:
+  - {name: isotropic, channels: 8, depth: 1}
+mechanisms:
+  - name: full
+  - name: mano
+    window: 2
+    levels: 2
+seeds: [0, 1]
+"""
+FIGURE = TEXT + "figures:\n  - name: error\n    kind: variants\n    y: result.rel_l2\n"
+
+
+def written(folder: Path, text: str = TEXT, name: str = "asked.yaml") -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+def plan(folder: Path, text: str = TEXT, **given: Any) -> Plan:
+    return expand(written(folder, text), **({"device": "cpu"} | given))
+
+
+def changed(old: str, new: str, text: str = TEXT) -> str:
+    assert text.count(old) == 1
+    return text.replace(old, new)
+
+
+def ids(found: Plan) -> list[str]:
+    return [cell.id for cell in found.cells]
