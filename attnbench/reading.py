@@ -72,7 +72,7 @@ def shelf(entries: list[dict[str, Any]]) -> str:
 def told(entry: dict[str, Any]) -> str:
     name = entry["name"]
     if "missing" in entry:
-        return f"{name}  (cannot be used here: {entry['missing']})"
+        return f"{name}  (cannot be used here: {entry['missing'].rstrip('.')})"
     if "question" in entry:
         return f"{name}  {entry['runs']} runs. {entry['question']}"
     facts = [f"fits {', '.join(entry['fits'])}", f"work {entry['order']}"] if "fits" in entry else []

@@ -72,7 +72,7 @@ def machines(frame: pd.DataFrame) -> list[str]:
         ("host.torch", "torches"),
     ):
         if len(kinds := counted(row.get(name) for row in measured)) > 1:
-            told = ", ".join(f"{count} on {kind}" for count, kind in kinds)
+            told = ", ".join(f"{count} on {kind}" for kind, count in kinds)
             notes.append(f"Costs were measured with {len(kinds)} {word} ({told}) and are no ground for a comparison.")
     if dirty := sum(str(row.get("code.dirty")) == "True" for row in rows):
         notes.append(f"{dirty} rows were made from a checkout with uncommitted changes.")
@@ -176,7 +176,7 @@ def mixtures(frame: pd.DataFrame) -> list[str]:
     if len(versions := counted(row["code.fingerprint"] for row in rows)) > 1:
         sentences.append(f"The rows come from {len(versions)} versions of the code ({named(versions)}).")
     for name in sorted({str(row["mechanism"] or row["model"]) for row in rows}):
-        own = (row["code.entries"] for row in rows if name == str(row["mechanism"] or row["model"]))
+        own = (row.get("code.entries") for row in rows if name == str(row["mechanism"] or row["model"]))
         if len(versions := counted(own)) > 1:
             sentences.append(f"The rows of {name} come from {len(versions)} versions of its files ({named(versions)}).")
     knobs = [name for name in frame.columns if name == "task" or name.startswith("task.")]
