@@ -146,12 +146,12 @@ def described(spec: dict[str, Any]) -> Flat:
 
 
 def mechanism_knobs(name: str, knobs: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """All knobs of a mechanism, also those an id leaves out at their neutral value, and the names of the idle ones."""
+    """All knobs of a mechanism, also those an id leaves out, idle or at their neutral value, and which are idle."""
     from mechanisms import configure, find  # here, for it brings torch
 
     config = find(name).config
-    everything = {**config.neutral, **knobs}
-    return everything, configure(config, everything, of=name).idle()
+    made = configure(config, {**config.neutral, **knobs}, of=name)
+    return made.model_dump(), made.idle()
 
 
 def with_cost(row: Flat, cost: Flat | None) -> Flat:
