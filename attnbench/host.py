@@ -87,7 +87,8 @@ def fingerprint(files: Iterable[Path]) -> str:
     """12 hex digits over the names and contents of files."""
     root, digest = package_root(), hashlib.sha256()
     for file in sorted(set(files)):
-        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
+        name = file.relative_to(root) if file.is_relative_to(root) else file.name  # an entry may lie elsewhere
+        digest.update(str(name).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 

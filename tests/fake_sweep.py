@@ -1,6 +1,7 @@
 """A sweep of fake cells as a process to be killed or interrupted: `python -m tests.fake_sweep STORE WORKERS ID ...`."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,4 +78,5 @@ def main(root: str, workers: str, *ids: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests may have it ignored, as nohup does
     sys.exit(main(*sys.argv[1:]))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import mechanisms
+from attnbench.models._timm import timm
 from mechanisms import Site
 from tests.oracles import dense, fma, linear, mano, swin
 from tests.oracles.dense import Weights
@@ -217,11 +218,10 @@ def test_the_fma_reference_with_a_basis_that_loses_nothing_is_softmax_attention(
 
 
 def timm_block() -> Any:
-    """Swin's block as timm has it, imported late: timm starts torchvision, whose build must match torch's."""
-    try:
-        from timm.models.swin_transformer import SwinTransformerBlock
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"timm does not start here: {error}")
+    """Swin's block as timm has it, imported late, for that takes seconds."""
+    timm()
+    from timm.models.swin_transformer import SwinTransformerBlock
+
     return SwinTransformerBlock
 
 

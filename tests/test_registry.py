@@ -91,4 +91,4 @@ def test_a_broken_file_is_an_entry_of_the_catalogue_with_its_reason_and_hides_no
     assert told["broken"] == "mechanisms/broken.py cannot be imported: invalid syntax (line 1)."
     assert told["nothing"].startswith("mechanisms/nothing.py registers nothing;")
     assert [entry for entry in found["mechanisms"] if entry["name"] not in told] == whole["mechanisms"]
-    monkeypatch.delitem(sys.modules, "mechanisms.nothing")
+    sys.modules.pop("mechanisms.nothing")  # not by monkeypatch, which would bring it back
