@@ -46,7 +46,7 @@ def error_sheet(table: Table) -> Sheet:
         caption="Mean over seeds with 95 % t interval; seeds are those with a result of those asked. "
         f"The difference is paired to {against} over the seeds that both have (n). It is bold if it differs from zero "
         "after Holm's correction over this table; otherwise the next column counts the common seeds more that would "
-        "separate the two with a chance of 80 %, if mean and spread stay as they are.",
+        "separate the two with a chance of 80 %, before that correction, if mean and spread stay as they are.",
         head=[*head, f"difference to {against}", "seeds more", "not ok"],
         rows=rows,
         starts=starts(table),
