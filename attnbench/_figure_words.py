@@ -6,11 +6,9 @@ from typing import Any
 
 from attnbench._sections import Figure, Frame
 from attnbench._yaml import SweepError, line
-from attnbench.reports.columns import COLUMNS
+from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED
 from mechanisms import nearest
 
-NEEDED = {"variants": ("y",), "scatter": ("x", "y"), "lines": ("x", "y")}
-COLUMN_WORDS = ("x", "y", "color", "style", "panel")
 ALWAYS = ("task", "model", "mechanism", "variant", "seed", "device")
 
 

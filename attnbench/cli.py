@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from attnbench import __version__, paths
+from attnbench.engine.codes import DAMAGED, DONE, REFUSED
 
-DONE, REFUSED, DAMAGED = 0, 1, 5
 FileOption = click.Path(path_type=Path)
 HOURS = click.FloatRange(min=0, max=24 * 365, min_open=True)  # the upper end also keeps out what is no number
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attnbench.cell import Spec, canonical
 from attnbench.check import Checked
-from attnbench.engine import local, slurm
+from attnbench.engine import codes, local, slurm
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.store import Store
@@ -54,7 +54,7 @@ def launch(checked: Checked, store: Store, data: Path, options: Options, say: Ca
     missing = [cell for cell in checked.manifest.cells if unfinished(store, cell)]
     if not missing:
         say(f"All {len(checked.manifest.cells)} cells have ended already; nothing is started.")
-        return local.SET_ASIDE if any(store.failed(cell.id) for cell in checked.manifest.cells) else local.DONE
+        return codes.SET_ASIDE if any(store.failed(cell.id) for cell in checked.manifest.cells) else codes.DONE
     ids = {cell.id for cell in missing if cell.kind == "train"}
     prepare(store, [cell for cell in checked.plan.cells if cell.id in ids], data, options.quiet)
     if options.launcher == "local":

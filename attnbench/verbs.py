@@ -14,7 +14,7 @@ from attnbench import launch, models, paths, reading
 from attnbench._yaml import plain, value
 from attnbench.cell import PROTOCOL, SCHEMA
 from attnbench.check import Checked, check, table
-from attnbench.engine import local, settings, slurm
+from attnbench.engine import codes, settings, slurm
 from attnbench.engine.progress import span
 from attnbench.engine.shard import Limits, Supervisor
 from attnbench.engine.store import Store
@@ -64,6 +64,14 @@ def overview(checked: Checked) -> str:
     return "\n".join(lines)
 
 
+def each_cell(checked: Checked, store: Store) -> str:
+    """A line for each cell: its id, whether it has to run, what it is, and its expected time."""
+    states = {cell.id: "to run" if launch.unfinished(store, cell) else "ended" for cell in checked.manifest.cells}
+    lines = [f"{cell.id}  {states[cell.id]}  {cell.label}, {span(cell.estimate_s)}" for cell in checked.manifest.cells]
+    left_s = sum(cell.estimate_s for cell in checked.manifest.cells if states[cell.id] == "to run")
+    return "\n".join([*lines, f"About {span(left_s)} to run."])
+
+
 def listing(checked: Checked) -> str:
     works = {id: asdict(work) for id, work in checked.works.items()}
     return json.dumps(
@@ -80,11 +88,12 @@ def sweep(word: str, **given: Any) -> int:
     launcher, why = chosen_launcher(given["launcher"])
     plan = checked(word, given["device"], given["settings"], given["only"], launcher=launcher)
     if launcher == "slurm" and plan.manifest.slurm is None:
+        click.echo(f"The file asks for no resources; each job gets {default_resources()}.", err=True)
         plan = replace(plan, manifest=replace(plan.manifest, slurm=default_resources()))
     root = paths.results(given["results"])
     if given["dry_run"]:
-        click.echo(overview(plan))
-        return local.DONE
+        click.echo(overview(plan) + "\n\n" + each_cell(plan, Store(root)))
+        return codes.DONE
     store = Store(root)
     if given["cancel"]:
         return cancel(store, plan)
@@ -105,7 +114,7 @@ def sweep(word: str, **given: Any) -> int:
         site=site,
     )
     code = launch.launch(plan, store, paths.writable(paths.data(given["data_dir"])), options, say)
-    if code in (local.DONE, local.SET_ASIDE):
+    if code in (codes.DONE, codes.SET_ASIDE):
         reading.report(plan.plan.name, root, quiet=given["quiet"], mixed=given["mixed"])
     return code
 
@@ -125,7 +134,7 @@ def cancel(store: Store, plan: Checked) -> int:
     """Cancels the jobs of a sweep that were submitted from this root of results."""
     jobs = slurm.cancel(store, {cell.id for cell in plan.manifest.cells})
     click.echo(f"Cancelled {len(jobs)} jobs: {', '.join(jobs)}." if jobs else "No job of this sweep is in the queue.")
-    return local.DONE
+    return codes.DONE
 
 
 def default_resources() -> dict[str, Any]:
@@ -155,7 +164,7 @@ def run(task: str, subject: str, words: Sequence[str], **given: Any) -> int:
         f"{name:16}{number:.6g}" if isinstance(number, float) else f"{name:16}{number}" for name, number in told.items()
     )
     click.echo(json.dumps(row) if given["as_json"] else lines)
-    return local.DONE if row["status"] == "ok" else local.SET_ASIDE
+    return codes.DONE if row["status"] == "ok" else codes.SET_ASIDE
 
 
 def not_done(store: Store, id: str) -> int:
@@ -164,9 +173,9 @@ def not_done(store: Store, id: str) -> int:
     if error := store.failed(id):
         told = f"{error.get('type') or error.get('signature')}: {error.get('message')}"
         click.echo(f"attnbench: cell {id} failed twice alike and is set aside: {told}. Logs: {logs}", err=True)
-        return local.SET_ASIDE
+        return codes.SET_ASIDE
     click.echo(f"attnbench: cell {id} was stopped before its end; the same command goes on. Logs: {logs}", err=True)
-    return local.INTERRUPTED
+    return codes.REFUSED
 
 
 def one_cell(task: str, subject: str, model: str | None, seed: int, words: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -249,6 +250,7 @@ def test_a_dry_run_writes_nothing():
     result = call("sweep", "quickstart", "--dry-run", "--device", "cpu")
     assert result.exit_code == 0
     assert "10 trainings" in result.stdout
+    assert len(re.findall(r"^[0-9a-f]{20}  to run  ", result.stdout, re.MULTILINE)) == 15
     assert not list(Path.cwd().iterdir())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from attnbench.engine._child import machine_mib
+from attnbench.engine.codes import DONE, REFUSED, SET_ASIDE
 from attnbench.engine.progress import Progress
 from attnbench.engine.shard import Limits, Supervisor
 from attnbench.engine.store import Store
@@ -18,7 +19,6 @@ from attnbench.manifest import Cell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WORDS = ("ok", "oom", "timeout", "diverged", "done", "failed", "held", "stopped")
-DONE, INTERRUPTED, SET_ASIDE = 0, 1, 4  # exit codes
 
 
 def run_local(
@@ -40,7 +40,7 @@ def run_local(
     if not quiet:
         print(closing(counts, sys.argv))
     if counts["stopped"] or counts["held"]:
-        return INTERRUPTED
+        return REFUSED
     return SET_ASIDE if counts["failed"] else DONE
 
 

@@ -13,14 +13,13 @@ from attnbench.engine import _controller, _submission
 from attnbench.engine._controller import Controller
 from attnbench.engine._queue import QueueSnapshot, ask, available
 from attnbench.engine._submission import Request, Resources
+from attnbench.engine.codes import DONE, INCOMPLETE, REFUSED, SET_ASIDE
 from attnbench.engine.local import closing, resume_line
 from attnbench.engine.progress import Progress
 from attnbench.engine.store import Store
 from attnbench.manifest import Cell
 
 __all__ = ["QueueSnapshot", "Request", "Resources", "available", "cancel", "run_slurm", "snapshot"]
-
-DONE, GIVEN_UP, GOING_ON, SET_ASIDE = 0, 1, 3, 4  # exit codes
 
 
 def run_slurm(store: Store, cells: Sequence[Cell], *, request: Request, wait: bool, quiet: bool) -> int:
@@ -40,8 +39,8 @@ def run_slurm(store: Store, cells: Sequence[Cell], *, request: Request, wait: bo
     if not quiet:
         print(_closing(control))
     if control.given_up:
-        return GIVEN_UP
-    return GOING_ON if control.open else SET_ASIDE if control.counts["failed"] else DONE
+        return REFUSED
+    return INCOMPLETE if control.open else SET_ASIDE if control.counts["failed"] else DONE
 
 
 def snapshot(store: Store, *, timeout_s: float = 6) -> QueueSnapshot | None:

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 from attnbench.engine._records import AttemptInfo
+from attnbench.engine.codes import DAMAGED, DONE, INCOMPLETE, SET_ASIDE
 from attnbench.engine.store import Evidence
 from attnbench.manifest import Cell, Manifest
 
 Word = Literal["new", "queued", "running", "lost", "retry", "ok", "oom", "timeout", "diverged", "failed", "corrupt"]
 ROWS = ("ok", "oom", "timeout", "diverged")
 FULL = 0.9  # of its limit: the memory at which a vanished cell probably died of it
-DONE, INCOMPLETE, SET_ASIDE, DAMAGED = 0, 3, 4, 5  # exit codes
 
 
 class Job(Protocol):

@@ -43,9 +43,15 @@ COLUMNS = {
     "wall_s": Column("whole cell, wall time", "s"),
 }
 
+COLUMN_WORDS = ("x", "y", "color", "style", "panel")  # words of a figure that name columns
+NEEDED = {"variants": ("y",), "scatter": ("x", "y"), "lines": ("x", "y")}  # what each kind of figure cannot do without
+
 
 def learn(better: Mapping[str, str]) -> None:
-    """Makes a sweep's own measures known: which side of them is better, as their tasks say."""
+    """Makes a sweep's own measures known: which side of them is better, as their tasks say.
+
+    Validation numbers choose epochs and rates; they rank nothing in a table.
+    """
     for name, side in better.items():
         assert side in ("lower", "higher"), side
         known = described(name)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from attnbench.reports import curves, kinds
 from attnbench.reports.canvas import STYLE, Drawing, Kind
-from attnbench.reports.columns import COLUMNS, known_column, measures
+from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, known_column, measures
 from attnbench.reports.effects import varying
 from attnbench.reports.rows import records
 from attnbench.reports.summary import named, split
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WORDS = tuple(field.name for field in fields(Drawing))
-COLUMN_WORDS = ("x", "y", "color", "style", "panel")
-NEEDED = {"variants": ("y",), "scatter": ("x", "y"), "lines": ("x", "y")}
 DRAW = {"variants": kinds.variants, "scatter": kinds.scatter, "lines": curves.lines}
 
 

@@ -33,11 +33,6 @@ class Interval:
         """Whether zero lies outside; never without bounds."""
         return self.low > 0 or self.high < 0
 
-    def scaled(self, factor: float) -> "Interval":
-        """The same in another unit; a negative factor swaps the bounds."""
-        low, high = sorted((self.low * factor, self.high * factor))
-        return Interval(self.mean * factor, low, high, self.n)
-
 
 @dataclass(frozen=True)
 class Difference(Interval):
