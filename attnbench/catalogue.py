@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from attnbench import plugins
 from attnbench.paths import SHIPPED, cache
 
 ROOT = Path(__file__).parent.parent
@@ -29,8 +30,11 @@ def catalogue() -> dict[str, list[Entry]]:
     places = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": places}
     made = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = json.loads(made)
+    if refusal := found.get("refused"):
+        raise ValueError(refusal)
     keep(file, made)
-    return json.loads(made)
+    return found
 
 
 def keep(file: Path, text: str) -> None:
@@ -45,10 +49,12 @@ def keep(file: Path, text: str) -> None:
 
 
 def key() -> str:
-    """Hash of every file that an entry is made from, this one included."""
+    """Hash of every file that an entry is made from, plugins and this one included."""
     digest = hashlib.sha256(sys.version.encode())
     for file in sorted([Path(__file__), *(file for folder in FOLDERS.values() for file in folder.glob("*.py"))]):
         digest.update(str(file.name).encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in plugins.files():
+        digest.update(str(file).encode() + b"\0" + (file.read_bytes() if file.is_file() else b"") + b"\0")
     return digest.hexdigest()[:16]
 
 
@@ -58,6 +64,7 @@ def collected() -> dict[str, list[Entry]]:
     import tasks
     from attnbench import models
 
+    plugins.join()
     registries: dict[str, Any] = {"mechanisms": mechanisms, "models": models, "tasks": tasks}
     return {kind: [entry(kind, name, registry) for name in registry.names()] for kind, registry in registries.items()}
 
@@ -71,6 +78,8 @@ def entry(kind: str, name: str, registry: Any) -> Entry:
     told = {"name": name, "summary": text.split("\n\n")[0].strip(), "source": source(text), "version": found.version}
     if kind == "mechanisms":
         told |= {"fits": sorted(found.fits), "order": found.order, "bound_to_shape": found.bound_to_shape}
+        guest = registry.mechanisms.guests.get(name)
+        told |= {"plugin": str(guest)} if guest else {}
     if kind == "models":
         told |= {"mechanism_inside": found.socket}
     if kind == "tasks":
@@ -110,4 +119,8 @@ def head(file: Path) -> Entry:
 
 
 if __name__ == "__main__":
-    json.dump(collected(), sys.stdout)
+    try:
+        told: dict[str, Any] = collected()
+    except ValueError as wrong:  # a plugin that cannot be taken
+        told = {"refused": str(wrong)}
+    json.dump(told, sys.stdout)

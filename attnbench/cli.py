@@ -1,6 +1,7 @@
 """The command line: each verb parses, calls one module and prints. It imports what a verb needs only when it runs."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,17 +58,32 @@ def planning(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@main.command()
-@click.argument("files", nargs=-1, required=True)
-@planning
-@click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON.")
-def check(files: tuple[str, ...], settings: tuple[str, ...], only: tuple[str, ...], device: str, as_json: bool) -> None:
-    """Build every cell of sweep FILES on the meta device, count, estimate; nothing runs."""
-    from attnbench import verbs
+plugged = click.option(
+    "--plugin",
+    multiple=True,
+    type=FileOption,
+    metavar="FILE",
+    help="A mechanism of your own, a .py file; repeatable.",
+)
+unproven = click.option("--unproven", is_flag=True, help="Run mechanisms that break their contract; their rows say so.")
 
-    for word in files:
-        checked = verbs.checked(word, device, settings, only, launcher="local")
-        click.echo(verbs.listing(checked) if as_json else verbs.overview(checked))
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, required=True, metavar="WHAT... [--KNOB VALUE]...", type=click.UNPROCESSED)
+@planning
+@plugged
+@click.option("--json", "as_json", is_flag=True, help="Print the cells, or the card, as JSON.")
+def check(words: tuple[str, ...], plugin: tuple[Path, ...], as_json: bool, **given: Any) -> None:
+    """Does a mechanism keep its contract? Can every cell of a sweep be built? Nothing is trained.
+
+    WHAT is a mechanism, by name, file.py or package.module:Class, and knobs follow as in `attnbench check mano --levels
+    2`; or a sweep file, whose cells are built on the meta device, counted and estimated.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that measures memory writes to standard error
+    from attnbench import checking, plugins
+
+    plugins.name_them(plugin)
+    sys.exit(checking.check(words, as_json=as_json, **given))
 
 
 @main.command()
@@ -90,10 +106,13 @@ def check(files: tuple[str, ...], settings: tuple[str, ...], only: tuple[str, ..
     "--slurm", "site", multiple=True, metavar="NAME=VALUE", help="Site setting, as partition=gpu; repeatable."
 )
 @click.option("--mixed", is_flag=True, help="Report rows of different code or data side by side.")
-def sweep(file: str, **given: Any) -> None:
+@unproven
+@plugged
+def sweep(file: str, plugin: tuple[Path, ...], **given: Any) -> None:
     """Start what is missing of a sweep FILE, then report. Saying it twice is saying it once."""
-    from attnbench import verbs
+    from attnbench import plugins, verbs
 
+    plugins.name_them(plugin)
     sys.exit(verbs.sweep(file, **given))
 
 
@@ -128,25 +147,30 @@ def report(file: str, results: Path | None, data_dir: Path | None, quiet: bool, 
 @click.option("--model", help="Backbone for a mechanism; isotropic if not given.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True)
+@unproven
+@plugged
 @common
 @click.pass_context
-def run(ctx: click.Context, task: str, subject: str, **given: Any) -> None:
+def run(ctx: click.Context, task: str, subject: str, plugin: tuple[Path, ...], **given: Any) -> None:
     """One cell, here and now: a TASK and a mechanism or whole model as SUBJECT, knobs as --NAME VALUE.
 
     A knob that only one of task, model and mechanism has needs no more than its name; else write --mechanism.levels 2.
     """
-    from attnbench import verbs
+    from attnbench import plugins, verbs
 
+    plugins.name_them(plugin)
     sys.exit(verbs.run(task, subject, ctx.args, **given))
 
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["mechanisms", "models", "tasks", "sweeps"]))
 @click.option("--json", "as_json", is_flag=True)
-def list_(kind: str, as_json: bool) -> None:
+@plugged
+def list_(kind: str, as_json: bool, plugin: tuple[Path, ...]) -> None:
     """The catalogue, with every knob, its type and default."""
-    from attnbench import catalogue, reading
+    from attnbench import catalogue, plugins, reading
 
+    plugins.name_them(plugin)
     entries = catalogue.sweeps() if kind == "sweeps" else catalogue.catalogue()[kind]
     click.echo(json.dumps(entries, indent=1) if as_json else reading.shelf(entries))
 

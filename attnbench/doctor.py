@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from attnbench import plugins
 from attnbench.engine import settings, slurm
 from attnbench.engine.store import Store
 
@@ -17,7 +18,7 @@ Finding = tuple[str, str, str]  # subject, word (ok, absent, hurt), sentence
 
 def findings(store: Store, data: Path) -> list[Finding]:
     """One line for each thing looked at; `hurt` is what needs a person."""
-    return [*machine(), *packages(), *kernels(), cluster(), *folders(store, data), *rows(store)]
+    return [*machine(), *packages(), *kernels(), *guests(), cluster(), *folders(store, data), *rows(store)]
 
 
 def machine() -> Iterator[Finding]:
@@ -58,6 +59,18 @@ def kernels() -> Iterator[Finding]:
     yield "fused attention", "ok", f"on CUDA: {', '.join(on)}" if on else "torch's own kernel for the CPU"
     if importlib.util.find_spec("xformers") and not torch.cuda.is_available():
         yield "xformers kernels", "absent", "xformers is installed, but its kernels run on CUDA tensors only"
+
+
+def guests() -> Iterator[Finding]:
+    """Mechanisms from elsewhere, and whether their files can be used."""
+    import mechanisms
+
+    for file in plugins.files():
+        try:
+            mechanisms.find(mechanisms.mechanisms.invite(file))
+            yield f"plugin {file.stem}", "ok", str(file)
+        except ValueError as error:
+            yield f"plugin {file.stem}", "hurt", str(error)
 
 
 def cluster() -> Finding:

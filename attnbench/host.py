@@ -19,6 +19,7 @@ from attnbench.engine import _freeze
 
 LIBRARIES = ("torch", "numpy", "scipy", "neuraloperator", "timm")
 CATALOGUES = ("mechanisms", "tasks", "attnbench/models")  # their plumbing can change every number, an entry its own
+UNPROVEN = "ATTNBENCH_UNPROVEN"  # variable with the names of mechanisms that run without proof
 DECIDING = ("attnbench/run.py", "attnbench/measure.py", "attnbench/memory.py", "attnbench/flops.py")
 
 
@@ -51,6 +52,11 @@ def version(library: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return "absent"
+
+
+def unproven(mechanism: str | None) -> dict[str, bool]:
+    """The mark of a row whose mechanism ran although its proof had failed, or had not been made; else nothing."""
+    return {"unproven": True} if mechanism in os.environ.get(UNPROVEN, "").split(",") and mechanism else {}
 
 
 def processor() -> str:
@@ -86,10 +92,15 @@ def imported_entries() -> list[Path]:
 def fingerprint(files: Iterable[Path]) -> str:
     """12 hex digits over the names and contents of files."""
     root, digest = package_root(), hashlib.sha256()
-    for file in sorted(set(files)):
-        name = file.relative_to(root) if file.is_relative_to(root) else file.name  # an entry may lie elsewhere
+    for name, file in sorted((Path(named(file, root)), file) for file in set(files)):
         digest.update(str(name).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def named(file: Path, root: Path) -> str:
+    """A file's path from the root; a plugin's as if it lay among the mechanisms, where a frozen copy has it."""
+    inside = file.relative_to(root).as_posix() if file.is_relative_to(root) else ""
+    return inside if inside.startswith(("attnbench/", "mechanisms/", "tasks/")) else f"mechanisms/{file.name}"
 
 
 def package_root() -> Path:

@@ -16,6 +16,7 @@ from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.store import Store
 from attnbench.manifest import Cell
+from attnbench.proofs import refuse_unproven
 from attnbench.sweep import Planned
 
 ASK_GPU_HOURS = 10.0  # above it a terminal is asked before anything is submitted
@@ -28,6 +29,7 @@ class Options:
 
     launcher: local or slurm. workers: training cells at once, locally. cell_s: seconds that a cell may take.
     retry: words of outcomes whose cells are opened again, such as failed or oom. wait: stay until jobs have ended.
+    unproven: run mechanisms that break their contract too, and mark their rows.
     """
 
     launcher: str
@@ -38,6 +40,7 @@ class Options:
     quiet: bool
     max_gpu_hours: float | None
     site: SiteSettings
+    unproven: bool = False
 
 
 def launch(checked: Checked, store: Store, data: Path, options: Options, say: Callable[[str], None]) -> int:
@@ -45,6 +48,10 @@ def launch(checked: Checked, store: Store, data: Path, options: Options, say: Ca
     refuse_expensive(checked, options)
     if options.launcher == "local":
         refuse_absent(checked.plan.device)
+    to_run = {
+        cell.id for cell in checked.manifest.cells if unfinished(store, cell) or again(store, cell, options.retry)
+    }
+    refuse_unproven([cell for cell in checked.plan.cells if cell.id in to_run], say, anyway=options.unproven)
     for cell in checked.plan.cells:
         store.ask(cell.spec)
     checked.manifest.write(store.root / checked.plan.name / "cells.json")
@@ -99,14 +106,16 @@ def unfinished(store: Store, cell: Cell) -> bool:
 
 def reopen(store: Store, cells: Iterable[Cell], words: Sequence[str]) -> int:
     """Opens the next generation of cells that ended with one of the words; returns how many."""
-    opened = 0
-    for cell in cells:
-        row = store.done(cell.id)
-        word = row["status"] if row else "failed" if store.failed(cell.id) else "none"
-        if word in words:
-            store.retry(cell.id)
-            opened += 1
-    return opened
+    opened = [cell.id for cell in cells if again(store, cell, words)]
+    for id in opened:
+        store.retry(id)
+    return len(opened)
+
+
+def again(store: Store, cell: Cell, words: Sequence[str]) -> bool:
+    """Whether a cell has ended with one of the words."""
+    row = store.done(cell.id)
+    return (row["status"] if row else "failed" if store.failed(cell.id) else "none") in words
 
 
 def prepare(store: Store, cells: Sequence[Planned], data: Path, quiet: bool) -> None:

@@ -77,6 +77,7 @@ def told(entry: dict[str, Any]) -> str:
         return f"{name}  {entry['runs']} runs. {entry['question']}"
     facts = [f"fits {', '.join(entry['fits'])}", f"work {entry['order']}"] if "fits" in entry else []
     facts += [f"{number}: {way} is better" for number, way in entry.get("better", {}).items()]
+    facts += [f"from {entry['plugin']}"] if "plugin" in entry else []
     head = [f"{name}  {entry['summary']}", *([f"    {'; '.join(facts)}"] if facts else [])]
     head += [f"    {entry['source']}"] if entry["source"] else []
     return "\n".join([*head, *(knob(line) for line in entry["knobs"])])

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import tasks
-from attnbench import flops, host, measure, models
+from attnbench import flops, host, measure, models, plugins
 from attnbench.models import Mechanism, counted, maker
 from mechanisms import configure
 
@@ -66,9 +66,10 @@ def execute(
     start = perf_counter()
     try:
         set_up(spec)
+        plugins.join()
         find_entries(spec)
         outcome["code"] = host.code()
-        outcome["host"] = host.host(spec["device"])
+        outcome["host"] = host.host(spec["device"]) | host.unproven((spec.get("mechanism") or {}).get("name"))
         tell({name: outcome[name] for name in ("host", "code")})
         outcome |= work(spec, data)
     except torch.OutOfMemoryError as error:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 import mechanisms
 import tasks
-from attnbench import launch, models, paths, reading
+from attnbench import launch, models, paths, plugins, reading
 from attnbench._yaml import plain, value
 from attnbench.cell import PROTOCOL, SCHEMA
 from attnbench.check import Checked, check, table
@@ -18,6 +19,7 @@ from attnbench.engine import codes, settings, slurm
 from attnbench.engine.progress import span
 from attnbench.engine.shard import Limits, Supervisor
 from attnbench.engine.store import Store
+from attnbench.proofs import refuse_unproven
 from attnbench.sweep import expand, expand_text, frame_of
 from mechanisms import configure, known, nearest, resolved
 
@@ -37,6 +39,7 @@ def device_class(device: str, launcher: str, gpus: int) -> str:
 
 def checked(word: str, device: str, given: Sequence[str], only: Sequence[str], *, launcher: str) -> Checked:
     """A sweep file, expanded and built on the meta device. Raises ValueError for whatever is wrong with it."""
+    plugins.join()
     file = paths.sweep_file(word)
     frame = frame_of(file, given)
     wanted = device if device != "auto" else frame.device
@@ -112,6 +115,7 @@ def sweep(word: str, **given: Any) -> int:
         quiet=given["quiet"],
         max_gpu_hours=given["max_gpu_hours"],
         site=site,
+        unproven=given["unproven"],
     )
     code = launch.launch(plan, store, paths.writable(paths.data(given["data_dir"])), options, say)
     if code in (codes.DONE, codes.SET_ASIDE):
@@ -145,11 +149,16 @@ def default_resources() -> dict[str, Any]:
 
 def run(task: str, subject: str, words: Sequence[str], **given: Any) -> int:
     """One cell: builds its one-cell sweep, runs it under the same supervisor, prints its numbers."""
+    plugins.join()
     text = one_cell(task, subject, given["model"], given["seed"], words)
     plan = expand_text(Path("attnbench run"), text, device=device_class(given["device"], "local", 0))
     check(plan)
     launch.refuse_absent(plan.device)
-    cell, store = plan.trainings[0], Store(paths.writable(paths.results(given["results"])))
+    cell, root = plan.trainings[0], paths.results(given["results"])
+    if Store(root).done(cell.id) is None:
+        say = (lambda _: None) if given["quiet"] else partial(click.echo, err=True)
+        refuse_unproven([cell], say, anyway=given["unproven"])
+    store = Store(paths.writable(root))
     data = paths.writable(paths.data(given["data_dir"]))
     store.ask(cell.spec)
     if store.done(cell.id) is None:

@@ -5,7 +5,7 @@ name everywhere: in a sweep, in a result row, in a figure.
 """
 
 from mechanisms._knobs import KnobError, Knobs, configure, known, nearest, resolved
-from mechanisms._registry import Build, Mechanism, Order, Registry, build, mechanisms, register, usable
+from mechanisms._registry import Build, Mechanism, Order, Reach, Registry, build, mechanisms, register, usable
 from mechanisms._site import Setting, Site, Tokens
 
 find, names = mechanisms.find, mechanisms.names
@@ -16,6 +16,7 @@ __all__ = [
     "Knobs",
     "Mechanism",
     "Order",
+    "Reach",
     "Registry",
     "Setting",
     "Site",

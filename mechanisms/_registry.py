@@ -2,6 +2,7 @@
 
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +17,48 @@ from mechanisms._site import Setting, Site
 Entry = TypeVar("Entry")
 Module = TypeVar("Module", bound=type[nn.Module])
 Order = Literal["0", "N", "N log N", "N^1.5", "N^2"]
+Reach = Literal["token", "local", "global"]
 Build = Callable[[Site], nn.Module]
 
 
 class Registry(Generic[Entry]):
-    """The entries of one package. Files that start with an underscore, and folders, are not entries."""
+    """The entries of one package, and guests from elsewhere.
+
+    Files that start with an underscore, and folders, are not entries.
+    """
 
     def __init__(self, package: str):
         self.package = package
         self.entries: dict[str, Entry] = {}
+        self.guests: dict[str, Path] = {}
 
     def names(self) -> list[str]:
         """Every entry's name, in order, without importing any of them."""
+        return sorted({*self.own(), *self.guests})
+
+    def own(self) -> list[str]:
+        """Names of the package's own files."""
         files = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
         return sorted(file.name for file in files if not file.ispkg and not file.name.startswith("_"))
+
+    def invite(self, file: Path) -> str:
+        """Takes a file from elsewhere among the entries, under its name, which is returned; it is imported later.
+
+        Raises EntryError for a file that is not there, whose name is no name, or is that of another entry.
+        """
+        name = file.stem
+        if file.suffix != ".py" or not name.isidentifier() or name.startswith("_"):
+            raise EntryError(
+                f"{file} is no plugin: that is a Python file such as my_attention.py, named after its entry."
+            )
+        if not file.is_file():
+            raise EntryError(f"there is no file {file}.")
+        there = self.guests.get(name)
+        if name in self.own() or there not in (None, file):
+            other = f"{there}" if there else path(f"{self.package}.{name}")
+            raise EntryError(f"{file} has the name of {other}; rename one of them, and what it registers.")
+        self.guests[name] = file
+        return name
 
     def find(self, name: str) -> Entry:
         """One entry; its file is imported the first time.
@@ -44,26 +73,41 @@ class Registry(Generic[Entry]):
 
     def load(self, name: str) -> None:
         """Imports an entry's file. Raises EntryError as `find` says; a file that fails leaves no entry behind."""
-        module = f"{self.package}.{name}"
+        module, guest = f"{self.package}.{name}", self.guests.get(name)
+        file = str(guest or path(module))
         try:
-            importlib.import_module(module)
+            importlib.import_module(module) if guest is None else imported(module, guest)
         except Exception as error:
             self.entries.pop(name, None)
             if isinstance(error, EntryError):
                 raise
-            raise EntryError(f"{path(module)} cannot be imported: {reason(error, path(module))}.") from error
+            raise EntryError(f"{file} cannot be imported: {reason(error, file)}.") from error
         if name not in self.entries:
-            raise EntryError(f"{path(module)} registers nothing; a class under @register({name!r}, ...) is its entry.")
+            raise EntryError(f"{file} registers nothing; a class under @register({name!r}, ...) is its entry.")
 
     def add(self, name: str, entry: Entry, module: str) -> None:
         """Declares an entry. Raises EntryError unless its name is its file's."""
-        if module.rpartition(".")[2] not in (name, "__main__"):
-            raise EntryError(f"{path(module)} registers {name!r}; name the file after it.")
+        stem = module.rpartition(".")[2]
+        if stem not in (name, "__main__"):
+            raise EntryError(f"{self.guests.get(stem, path(module))} registers {name!r}; name the file after it.")
         self.entries[name] = entry
 
 
 class EntryError(ValueError):
     """A file of the catalogue that is no entry, in one sentence."""
+
+
+def imported(module: str, file: Path) -> None:
+    """Runs a file from elsewhere as a module of the package, as if it lay there; one that fails leaves no module."""
+    spec = importlib.util.spec_from_file_location(module, file)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[module] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[module])
+    except BaseException:
+        del sys.modules[module]
+        raise
 
 
 def path(module: str) -> str:
@@ -89,7 +133,10 @@ class Mechanism:
     """What the bench knows of a mechanism before building it.
 
     fits: the settings it can serve.
-    order: how its work grows with the number of tokens N, all else fixed.
+    order: how its work grows with the number of tokens N, all else fixed, at the defaults of its knobs.
+    order_of: from a config to its order, where knobs change it.
+    reach: what one layer lets a token see: itself, some others, or all (a causal one all before it); a word, or a
+        function of site and config where it depends on them; None where nothing is declared.
     bound_to_shape: whether its weights depend on the shape of the site.
     version: raised when its behaviour changes, so that old rows keep their own ids.
     needs: an optional package that it cannot do without.
@@ -102,11 +149,21 @@ class Mechanism:
     config: type[Knobs]
     fits: frozenset[Setting]
     order: Order
+    order_of: Callable[[Any], Order] | None = None
+    reach: Reach | Callable[[Site, Any], Reach] | None = None
     bound_to_shape: bool = False
     version: int = 1
     needs: str | None = None
     devices: tuple[str, ...] = ("cpu", "cuda")
     reference: str | None = None
+
+    def order_at(self, config: Knobs) -> Order:
+        """How its work grows with the number of tokens at these knobs."""
+        return self.order_of(config) if self.order_of else self.order
+
+    def reach_at(self, site: Site, config: Knobs) -> Reach | None:
+        """What one layer lets a token see at this site with these knobs."""
+        return self.reach(site, config) if callable(self.reach) else self.reach
 
     def absence(self, device: str) -> str | None:
         """Why it cannot run on a device class here, in one sentence; None when it can."""
@@ -123,6 +180,8 @@ mechanisms = Registry[Mechanism]("mechanisms")
 class More(TypedDict, total=False):
     """What only some mechanisms declare."""
 
+    order_of: Callable[[Any], Order]
+    reach: Reach | Callable[[Site, Any], Reach]
     bound_to_shape: bool
     version: int
     needs: str

@@ -19,6 +19,7 @@ from mechanisms.full import Config
     Config,
     fits=("sequence", "causal", "grid"),
     order="N^2",
+    reach="global",
     needs="xformers",
     devices=("cuda",),
     reference="full",

@@ -18,7 +18,7 @@ class Config(Knobs):
     pass
 
 
-@register("identity", Config, fits=("sequence", "causal", "grid"), order="0")
+@register("identity", Config, fits=("sequence", "causal", "grid"), order="0", reach="token")
 class Identity(nn.Module):
     def __init__(self, site: Site, config: Config):  # noqa: ARG002 - all mechanisms are built alike
         super().__init__()

@@ -6,30 +6,45 @@ Level 0 is the grid itself, higher levels are coarser; out = sum over m of up^m(
 projections and one pair of samplers for all levels.
 Departs from the paper: tokens are normed by the backbone once, not again inside every level; projections come before
 overlapping windows are cut out, which gives the same numbers for less work; the projections of q, k and v have biases,
-like those of every mechanism here. `combine=published` sums as the released code does, not as the paper's formula.
+like those of every mechanism here. Its image variant puts levels on Swin V2's attention, `position=swin_v2`, here
+without shifted windows. Sequences, weights of each level's own and three ways to combine levels are additions:
+`published` sums as the released code does, with up(r) / (j + 1) at its j-th step up; `gate` gives each level a learned
+factor, 1 at the start; `softmax` weighs levels by what their windows hold. There, y_m is level m's output before `out`
+and n_m the log-normaliser of its softmax, both per head, averaged where windows overlap; from the coarsest level up
+    a = sigmoid(copied(n_(m+1)) + log(tokens in a cell) - n_m),   y_m <- (1 - a) y_m + a up(y_(m+1)),
+    n_m <- logaddexp(n_m, copied(n_(m+1)) + log(tokens in a cell)),
+and `out`, always one for all levels, is applied to y_0. Where up is copying, this is one softmax over levels m of
+n_m + log(tokens under a token of level m).
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from einops import rearrange
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mechanisms._heads import head_channels
-from mechanisms._knobs import Knobs
-from mechanisms._registry import register
+from mechanisms._levels import (
+    DOWN,
+    UP,
+    Merge,
+    Windows,
+    at,
+    attend,
+    attend_whole,
+    one_or_each,
+    refuse_misfit,
+    resample,
+    weighed,
+)
+from mechanisms._mano_cosine import CosineAttention
+from mechanisms._registry import Reach, register
 from mechanisms._site import Site, Tokens
 
 
-class Config(Knobs):
+class Config(Windows):
     heads: PositiveInt = 4
     """number of heads; divides the channels"""
-    window: PositiveInt = 2
-    """side of a window in tokens, the same at every level"""
-    stride: PositiveInt | None = None
-    """step from window to window in tokens; the window's side if not given, less lets windows overlap"""
     levels: PositiveInt = 3
     """number of grids, the finest included; 1 is window attention"""
     rate: int = Field(default=2, ge=2)
@@ -38,120 +53,103 @@ class Config(Knobs):
     """how rate x rate tokens become one: a learned convolution or their mean"""
     upsample: Literal["transposed", "nearest"] = "transposed"
     """how one token becomes rate x rate again: a learned transposed convolution or copies"""
-    combine: Literal["sum", "published"] = "sum"
-    """how levels are summed: all alike, or with the released code's factor 1 / (j + 1) at its j-th step up"""
+    combine: Literal["sum", "published", "gate", "softmax"] = "sum"
+    """how levels are summed: all alike, as released (1 / (j + 1) at step j up), by learned factors, by one softmax"""
+    samplers: Literal["shared", "per_level"] = "shared"
+    """whether all steps between levels have one pair of samplers or each its own"""
+    attention: Literal["shared", "per_level"] = "shared"
+    """whether all levels have one set of projections or each its own"""
+    position: Literal["plain", "swin_v2"] = "plain"
+    """attention inside windows: dot products without positions, or Swin V2's cosines with a bias for relative places"""
 
-    @model_validator(mode="before")
-    @classmethod
-    def windows_touch_by_default(cls, knobs: Any) -> Any:
-        if isinstance(knobs, dict) and knobs.get("stride") is None:
-            return {**knobs, "stride": knobs.get("window", cls.model_fields["window"].default)}
-        return knobs
+    neutral: ClassVar = {"samplers": "shared", "attention": "shared", "position": "plain"}
 
     @model_validator(mode="after")
-    def windows_leave_no_gaps(self) -> "Config":
-        if self.stride and self.stride > self.window:
-            raise ValueError(
-                f"stride {self.stride} is more than window {self.window}: nobody would see the tokens between windows."
-            )
+    def merging_needs_normalisers(self) -> "Config":
+        if self.combine == "softmax" and self.position == "swin_v2" and self.levels > 1:
+            raise ValueError("combine 'softmax' weighs levels by their dot products and needs position 'plain'.")
         return self
 
     def idle(self) -> set[str]:
         if self.levels == 1:
-            return {"downsample", "upsample", "rate", "combine"}
-        return {"combine"} if self.levels == 2 else set()  # with two levels both rules are the same sum
+            return {"downsample", "upsample", "rate", "combine", "samplers", "attention"}
+        idle = set()
+        if self.levels == 2 and self.combine in ("sum", "published"):
+            idle.add("combine")  # with two levels both rules are the same sum
+        if self.levels == 2 or (self.downsample, self.upsample) == ("average", "nearest"):
+            idle.add("samplers")
+        return idle
 
 
-def convolution(site: Site, config: Config) -> nn.Module:
-    return nn.Conv2d(site.channels, site.channels, config.rate, config.rate, bias=False)
+def reach(site: Site, config: Any) -> Reach:
+    """Global exactly where one window is the whole coarsest level: no other window holds the token in the corner."""
+    if all(side == config.window * config.rate ** (config.levels - 1) for side in site.shape):
+        return "global"
+    return "token" if config.window == config.levels == 1 else "local"
 
 
-def transposed(site: Site, config: Config) -> nn.Module:
-    return nn.ConvTranspose2d(site.channels, site.channels, config.rate, config.rate, bias=False)
-
-
-def average(_: Site, config: Config) -> nn.Module:
-    return nn.AvgPool2d(config.rate, config.rate)
-
-
-def nearest(_: Site, config: Config) -> nn.Module:
-    return nn.Upsample(scale_factor=config.rate, mode="nearest")
-
-
-DOWN = {"conv": convolution, "average": average}
-UP = {"transposed": transposed, "nearest": nearest}
-
-
-@register("mano", Config, fits=("grid",), order="N")
+@register("mano", Config, fits=("sequence", "grid"), order="N", reach=reach)
 class Mano(nn.Module):
+    gate: nn.Parameter | None
+
     def __init__(self, site: Site, config: Config):
         super().__init__()
         head_channels(site, config.heads, of="mano")
-        refuse_misfit(site, config)
-        self.heads, self.window, self.stride = config.heads, config.window, config.stride or config.window
-        self.levels, self.rate, self.published = config.levels, config.rate, config.combine == "published"
-        self.q, self.k, self.v, self.out = (nn.Linear(site.channels, site.channels) for _ in range(4))
-        self.down = self.up = None
-        if config.levels > 1:
-            self.down, self.up = DOWN[config.downsample](site, config), UP[config.upsample](site, config)
+        refuse_misfit(site.shape, config.levels, config.rate, config, of="mano")
+        self.windows, self.heads, self.levels = config, config.heads, config.levels
+        steps, axes, merged = config.levels - 1, len(site.shape), config.levels > 1 and config.combine == "softmax"
+
+        def linear() -> nn.Module:
+            return nn.Linear(site.channels, site.channels)
+
+        def cosine() -> nn.Module:
+            window = (1,) * (2 - axes) + (config.window,) * axes  # a sequence is a grid of one row
+            return CosineAttention(site.channels, config.heads, (window[0], window[1]))
+
+        own = bool(steps) and config.attention == "per_level"
+        self.cosine = one_or_each(cosine, config.levels, each=own) if config.position == "swin_v2" else None
+        if self.cosine is None:
+            self.q, self.k, self.v = (one_or_each(linear, config.levels, each=own) for _ in range(3))
+            self.out = one_or_each(linear, config.levels, each=own and not merged)
+        own = steps > 1 and config.samplers == "per_level"
+        if steps:
+            place = site.channels, axes, config.rate
+            self.down = one_or_each(lambda: DOWN[config.downsample](*place), steps, each=own)
+            self.up = one_or_each(lambda: UP[config.upsample](*place), steps, each=own)
+        self.published = config.combine == "published"
+        self.gate = nn.Parameter(torch.ones(config.levels)) if steps and config.combine == "gate" else None
+        self.merge = Merge(config.heads, axes, config.rate) if merged else None
 
     def forward(self, x: Tokens) -> Tokens:
         grids = [x]
-        for _ in range(self.levels - 1):
-            grids.append(channels_first(self.down, grids[-1]))
-        y = self.attend(grids.pop())
-        for j, grid in enumerate(reversed(grids)):
-            raised = channels_first(self.up, y)
-            y = self.attend(grid) + (raised / (j + 1) if self.published else raised)
+        for m in range(self.levels - 1):
+            grids.append(resample(at(self.down, m), grids[-1]))
+        return self.summed(grids) if self.merge is None else self.out(self.merged(grids, self.merge))
+
+    def summed(self, grids: list[Tensor]) -> Tensor:
+        """From the coarsest level up: attend, and add what comes from below."""
+        y = self.attend(grids[-1], self.levels - 1)
+        for m in reversed(range(self.levels - 1)):
+            raised = resample(at(self.up, m), y)
+            y = self.attend(grids[m], m) + (raised / (self.levels - 1 - m) if self.published else raised)
         return y
 
-    def attend(self, x: Tokens) -> Tokens:
-        """Softmax attention inside windows; where windows overlap, a token's outputs are averaged."""
-        q, k, v = self.q(x), self.k(x), self.v(x)
-        return self.out(self.overlapping(q, k, v) if self.stride < self.window else self.tiled(q, k, v))
+    def attend(self, x: Tensor, level: int) -> Tensor:
+        if self.cosine is None:
+            y = at(self.out, level)(attend(*self.projected(x, level), heads=self.heads, windows=self.windows))
+        else:
+            y = attend_whole(at(self.cosine, level), x, self.windows)
+        return y if self.gate is None else self.gate[level] * y
 
-    def tiled(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        windows = "b (i m) (j n) (h d) -> (b i j) h (m n) d"
-        rows, columns = (side // self.window for side in q.shape[1:3])
-        sides = {"h": self.heads, "m": self.window, "n": self.window}
-        q, k, v = (rearrange(t, windows, **sides) for t in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v)
-        return rearrange(y, "(b i j) h (m n) d -> b (i m) (j n) (h d)", i=rows, j=columns, m=self.window)
+    def merged(self, grids: list[Tensor], merge: Merge) -> Tensor:
+        """From the coarsest level up: the weighted mean of a level's answer and what comes from below."""
+        y, mass = self.weighed(grids[-1], self.levels - 1)
+        for m in reversed(range(self.levels - 1)):
+            y, mass = merge(*self.weighed(grids[m], m), resample(at(self.up, m), y), mass)
+        return y
 
-    def overlapping(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        batch, size = len(q), q.shape[1:3]
-        cut = (t.unfold(1, self.window, self.stride).unfold(2, self.window, self.stride) for t in (q, k, v))
-        q, k, v = (rearrange(t, "b i j (h d) m n -> (b i j) h (m n) d", h=self.heads) for t in cut)
-        y = F.scaled_dot_product_attention(q, k, v)
-        columns = rearrange(y, "(b p) h (m n) d -> b (h d m n) p", b=batch, m=self.window)
-        sides = {"output_size": size, "kernel_size": self.window, "stride": self.stride}
-        times = F.fold(torch.ones_like(columns[:1, : self.window**2]), **sides)  # windows over each token [1, 1, H, W]
-        return (F.fold(columns, **sides) / times).movedim(1, -1)
+    def weighed(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        return weighed(*self.projected(x, level), heads=self.heads, windows=self.windows)
 
-
-def channels_first(module: nn.Module | None, x: Tokens) -> Tokens:
-    """A convolution or pooling, which want [B, C, H, W], applied to tokens [B, H, W, C]."""
-    assert module is not None
-    return module(x.movedim(-1, 1)).movedim(1, -1)
-
-
-def refuse_misfit(site: Site, config: Config) -> None:
-    """Raises ValueError unless windows cover the grid of every level exactly."""
-    stride, (height, width) = config.stride or config.window, site.shape
-    for level in range(config.levels):
-        scale = config.rate**level
-        where = f"mano: level {level} of a {height} x {width} grid at rate {config.rate}"
-        if height % scale or width % scale:
-            raise ValueError(f"{where} has no whole number of tokens; {fits(level, config)}.")
-        rows, columns = height // scale, width // scale
-        if min(rows, columns) < config.window:
-            raise ValueError(f"{where} is {rows} x {columns}, less than window {config.window}; {fits(level, config)}.")
-        if (rows - config.window) % stride or (columns - config.window) % stride:
-            raise ValueError(
-                f"{where} is {rows} x {columns}, which windows of side {config.window} at stride {stride} "
-                f"do not cover; {fits(level, config)}."
-            )
-
-
-def fits(level: int, config: Config) -> str:
-    return f"levels is {config.levels}, at most {level} fit" if level else "choose another window or stride"
+    def projected(self, x: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
+        return at(self.q, level)(x), at(self.k, level)(x), at(self.v, level)(x)

@@ -1,26 +1,37 @@
 """Swin attention: softmax attention inside square windows, shifted by half a window in every second block.
 
 Liu et al., "Swin Transformer", ICCV 2021, sections 3.2 and equation 4. https://arxiv.org/abs/2103.14030
+Version 2: Liu et al., "Swin Transformer V2", CVPR 2022, sections 3.3 and equation 2. https://arxiv.org/abs/2111.09883
+Version 1 scores by scaled dot products and a table of biases; version 2 by cosines times a learned factor, and a bias
+that an MLP makes of the offset on a logarithmic scale; its keys have no bias.
 Work N for a fixed window.
 Departs from the paper: the shift is left out along an axis that a single window covers, as the authors' code does;
-grids that the window does not divide are refused unless `pad` is on.
+grids that the window does not divide are refused unless `pad` is on, and padded tokens are masked, where timm lets them
+be seen as zeros. Version 2's norm after the attention belongs to the block.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from math import log
+from typing import Any, ClassVar, Literal
 
 import torch
 from einops import rearrange
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mechanisms._heads import head_channels
 from mechanisms._knobs import Knobs
-from mechanisms._registry import register
+from mechanisms._registry import Reach, register
 from mechanisms._site import Site, Tokens
+
+HOTTEST = log(100)  # largest logarithm of version 2's factor on cosines
+HIDDEN = 512  # channels inside the MLP that makes version 2's biases
 
 
 class Config(Knobs):
+    neutral: ClassVar[Mapping[str, Any]] = {"version": "v1", "pretrained_window": 0}
+
     heads: PositiveInt = 4
     """number of heads; divides the channels"""
     window: PositiveInt = 4
@@ -28,15 +39,28 @@ class Config(Knobs):
     shift: bool = True
     """whether windows of odd blocks are shifted by half a window"""
     position: Literal["relative", "none"] = "relative"
-    """a learned bias for each relative place in a window, or nothing"""
+    """a learned bias for each relative place in a window, or nothing; version 2 makes it of the offset by an MLP"""
+    version: Literal["v1", "v2"] = "v1"
+    """dot products and a table of biases, or cosines and biases made of the offset"""
+    pretrained_window: NonNegativeInt = 0
+    """of version 2, side of the windows in which its weights were trained; 0 is this window"""
     pad: bool = False
     """whether grids that the window does not divide are padded; padded tokens are seen by nobody"""
 
     def idle(self) -> set[str]:
-        return {"shift"} if self.window == 1 else set()
+        still = {"shift"} if self.window == 1 else set()
+        bound = self.version == "v2" and self.position == "relative"
+        return still if bound else still | {"pretrained_window"}
 
 
-@register("swin", Config, fits=("grid",), order="N")
+def reach(site: Site, config: Config) -> Reach:
+    """All tokens where one window covers the grid."""
+    if max(site.shape) <= config.window:
+        return "token" if site.tokens == 1 else "global"
+    return "token" if config.window == 1 else "local"
+
+
+@register("swin", Config, fits=("grid",), order="N", reach=reach)
 class Swin(nn.Module):
     allowed: Tensor | None
     place: Tensor
@@ -49,13 +73,22 @@ class Swin(nn.Module):
         self.shift = shift(site, config)
         self.columns = (site.shape[1] + self.padding[1]) // config.window
         self.windows = (site.shape[0] + self.padding[0]) // config.window * self.columns
-        self.q, self.k, self.v, self.out = (nn.Linear(site.channels, site.channels) for _ in range(4))
+        self.cosine = config.version == "v2"
+        q, k, v, out = (
+            nn.Linear(site.channels, site.channels, bias=has) for has in (True, not self.cosine, True, True)
+        )
+        self.q, self.k, self.v, self.out = q, k, v, out
         self.register_buffer("allowed", allowed(site, self.padding, self.shift, self.window), persistent=False)
-        self.bias = None
+        self.bias = self.offset_bias = None
         if config.position == "relative":
-            self.bias = nn.Parameter(torch.empty((2 * self.window - 1) ** 2, self.heads))
-            nn.init.trunc_normal_(self.bias, std=0.02)
             self.register_buffer("place", relative_places(self.window), persistent=False)
+            if self.cosine:
+                self.offset_bias = OffsetBias(self.heads, self.window, config.pretrained_window or self.window)
+            else:
+                self.bias = nn.Parameter(torch.empty((2 * self.window - 1) ** 2, self.heads))
+                nn.init.trunc_normal_(self.bias, std=0.02)
+        if self.cosine:
+            self.logit_scale = nn.Parameter(torch.full((self.heads, 1, 1), log(10)))
 
     def forward(self, x: Tokens) -> Tokens:
         height, width = x.shape[1:3]
@@ -64,18 +97,57 @@ class Swin(nn.Module):
         q, k, v = (
             rearrange(p(rolled), windows, h=self.heads, m=self.window, n=self.window) for p in (self.q, self.k, self.v)
         )
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.scores(q.dtype))
+        if self.cosine:
+            factor = self.logit_scale.clamp(max=HOTTEST).exp().to(q.dtype).repeat(self.windows, 1, 1)
+            q, k = F.normalize(q, dim=-1) * factor, F.normalize(k, dim=-1)
+        scale = 1.0 if self.cosine else None
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.scores(q.dtype), scale=scale)
         y = rearrange(y, "b (i j h) (m n) d -> b (i m) (j n) (h d)", j=self.columns, h=self.heads, m=self.window)
         return self.out(y.roll(self.shift, (1, 2))[:, :height, :width])
 
     def scores(self, dtype: torch.dtype) -> Tensor | None:
         """What is added to the scores [windows * heads, M, M]: the bias, and -inf where looking is forbidden."""
-        bias = None if self.bias is None else rearrange(self.bias[self.place], "m n h -> 1 h m n").to(dtype)
+        table = self.bias if self.offset_bias is None else self.offset_bias()
+        bias = None if table is None else rearrange(table[self.place], "m n h -> 1 h m n").to(dtype)
         if self.allowed is None:
             return None if bias is None else bias.expand(self.windows, -1, -1, -1).flatten(0, 1)
         wall = torch.zeros_like(self.allowed, dtype=dtype).masked_fill(~self.allowed, -torch.inf).unsqueeze(1)
         wall = wall.expand(-1, self.heads, -1, -1)
         return (wall if bias is None else wall + bias).flatten(0, 1)
+
+
+class OffsetBias(nn.Module):
+    """Version 2's biases [(2 window - 1)^2, heads], in the order of version 1's table."""
+
+    offsets: Tensor
+
+    def __init__(self, heads: int, window: int, trained: int):
+        super().__init__()
+        self.farthest = max(trained - 1, 1)
+        self.hidden, self.head = nn.Linear(2, HIDDEN), nn.Linear(HIDDEN, heads, bias=False)
+        steps = torch.cartesian_prod(*(torch.arange(1 - window, window),) * 2)
+        self.register_buffer("offsets", steps, persistent=False)
+
+    def forward(self) -> Tensor:
+        far = 8 * self.offsets.to(self.head.weight.dtype) / self.farthest
+        spaced = far.sign() * (1 + far.abs()).log2() / 3  # 3 is the logarithm of 8
+        return 16 * self.head(F.relu(self.hidden(spaced))).sigmoid()
+
+
+def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of timm's WindowAttention, of either version, under the names that `swin` gives them.
+
+    state: its state dict: `qkv.weight`, `proj.weight`, ... Raises KeyError for another module's.
+    """
+    fused = dict(zip("qkv", state["qkv.weight"].chunk(3), strict=True))
+    found = {f"{name}.weight": weight for name, weight in fused.items()}
+    found |= {"out.weight": state["proj.weight"], "out.bias": state["proj.bias"]}
+    if "logit_scale" not in state:
+        found |= {f"{name}.bias": part for name, part in zip("qkv", state["qkv.bias"].chunk(3), strict=True)}
+        return found | {"bias": state["relative_position_bias_table"]}
+    found |= {"q.bias": state["q_bias"], "v.bias": state["v_bias"], "logit_scale": state["logit_scale"]}
+    found |= {f"offset_bias.hidden.{part}": state[f"cpb_mlp.0.{part}"] for part in ("weight", "bias")}
+    return found | {"offset_bias.head.weight": state["cpb_mlp.2.weight"]}
 
 
 def padding(site: Site, config: Config) -> tuple[int, int]:

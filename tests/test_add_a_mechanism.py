@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CONTRACT = ("tests/test_mechanisms.py", "tests/test_refusals.py")
+CONTRACT = ("tests/test_mechanisms.py", "tests/test_declarations.py", "tests/test_refusals.py")
 EXAMPLE = (ROOT / "README.md").read_text().split("## Add a mechanism")[1].split("```python\n")[1].split("```")[0]
 PAST = '''"""Mean of the last four tokens; behind two of its knobs it looks ahead or across the batch."""
 
@@ -52,11 +52,12 @@ Outcomes = dict[tuple[str, str], str]
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """How each contract test went for each new mechanism, in a house of the mechanisms and their contract alone."""
+    """How each contract test went for each new mechanism, in a copy of the house and its contract."""
     house = tmp_path_factory.mktemp("house")
-    shutil.copytree(ROOT / "mechanisms", house / "mechanisms", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("mechanisms", "tasks", "attnbench"):
+        shutil.copytree(ROOT / package, house / package, ignore=shutil.ignore_patterns("__pycache__"))
     (house / "tests").mkdir()
-    for file in ("pyproject.toml", "tests/__init__.py", *CONTRACT):
+    for file in ("pyproject.toml", "tests/__init__.py", "tests/slots.py", *CONTRACT):
         shutil.copy(ROOT / file, house / file)
     for name, source in NEW.items():
         (house / "mechanisms" / f"{name}.py").write_text(source)

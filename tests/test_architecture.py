@@ -87,6 +87,11 @@ def test_a_knob_is_described(file):
     assert not [name for name, field in fields.items() if not field.description]
 
 
+@each_mechanism
+def test_a_mechanism_declares_its_reach(file):
+    assert mechanisms.find(file.stem).reach is not None
+
+
 @pytest.mark.parametrize("package", FILES)
 def test_every_file_opens_with_a_docstring(package):
     assert not [str(file.relative_to(ROOT)) for file in FILES[package] if not docstring(file)]

@@ -5,13 +5,12 @@ The names q, k, v, out are common to all, so weights can be carried from one mec
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 import mechanisms
+from attnbench.oracles import _dense as dense
 from mechanisms import Site
 from tests.exact import CHANNELS, build, drawn, grid, mixing, same
-from tests.oracles import dense, linear
 
 SEQUENCE, CAUSAL = Site(channels=CHANNELS, shape=(150,)), Site(channels=CHANNELS, shape=(150,), causal=True)
 PLACES_OF_8 = [(row, column) for row in range(8) for column in range(8)]
@@ -103,35 +102,12 @@ def test_swin_accepts_what_windows_tile_and_the_rest_only_padded(shape, window):
             build("swin", grid(*shape, block=block), window=window)
 
 
-@pytest.mark.parametrize("feature", ["elu", "softplus"])
-@pytest.mark.parametrize("site", [SEQUENCE, CAUSAL, grid(9, 9)], ids=lambda site: site.setting)
-def test_linear_attention_returns_one_for_values_of_one(site, feature):
-    mechanism = build("linear", site, feature=feature)
-    of_values_one(mechanism)
-    same(mechanism(drawn(2, *site.shape, CHANNELS)), torch.ones(2, *site.shape, CHANNELS, dtype=torch.float64))
-
-
-def of_values_one(mechanism: nn.Module) -> None:
-    """Sets the values to one whatever the tokens, and lets them out unchanged."""
-    state = {"v.weight": torch.zeros(CHANNELS, CHANNELS), "v.bias": torch.ones(CHANNELS)}
-    state |= {"out.weight": torch.eye(CHANNELS), "out.bias": torch.zeros(CHANNELS)}
-    mechanism.load_state_dict(state, strict=False)
-
-
 @pytest.mark.parametrize("name", ["full", "linear"])
 def test_at_the_last_token_causal_attention_sees_all(name):
     both, causal = build(name, SEQUENCE), build(name, CAUSAL)
     causal.load_state_dict(both.state_dict())
     x = drawn(2, 150, CHANNELS)
     same(causal(x)[:, -1], both(x)[:, -1])
-
-
-@pytest.mark.parametrize("feature", ["elu", "relu", "softplus"])
-def test_chunked_recurrent_and_quadratic_linear_attention_are_one(feature):
-    chunked, x = build("linear", CAUSAL, feature=feature), drawn(150, CHANNELS)
-    weights = chunked.state_dict()
-    same(chunked(x[None])[0], linear.recurrent(x, weights, heads=2, feature=feature))
-    same(chunked(x[None])[0], linear.quadratic(x, weights, heads=2, feature=feature, causal=True))
 
 
 def test_full_attention_of_one_token_is_its_value():

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import mechanisms
+from attnbench.oracles import fma
 from mechanisms import Site
 from tests.exact import CHANNELS, build, differ, drawn, grid, same
-from tests.oracles import fma
 
 GRIDS = [(8, 2), (16, 2), (32, 2), (32, 4), (56, 7), (28, 7), (14, 7)]  # sides of grid and cell
 

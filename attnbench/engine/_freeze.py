@@ -2,20 +2,27 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 from uuid import uuid4
 
 PACKAGES = ("attnbench", "mechanisms", "tasks")
+PLUGINS = "ATTNBENCH_PLUGINS"  # variable with the files of mechanisms from elsewhere
 MARKER = "frozen.json"  # written last, so a copy without it was interrupted; holds the commit, which a copy cannot ask
 
 
 def freeze(folder: Path) -> None:
-    """Copies the packages as they are imported here to `folder`; it appears whole, its marker last."""
+    """Copies the packages as they are imported here to `folder`; it appears whole, its marker last.
+
+    Plugins are copied too; there they are files of `mechanisms` like any other.
+    """
     part = folder.with_name(f".{folder.name}.{uuid4().hex}")
     for package in PACKAGES:
         shutil.copytree(home(package), part / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    for file in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+        shutil.copyfile(file, part / "mechanisms" / Path(file).name)
     part.rename(folder)
     (folder / MARKER).write_text(json.dumps(commit(home("attnbench").parent)))
 

@@ -1,0 +1,148 @@
+"""The report card: every check over the slots it belongs to, one line each."""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from traceback import extract_tb
+from typing import Any
+
+from attnbench.contract import distance, growth, leaks, oracle, reach, shapes, symmetry
+from attnbench.contract.compiled import Compiling
+from attnbench.contract.slots import Finding, Slot, Subject, Word
+
+Slots = Callable[[Subject], Sequence[Slot]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the card.
+
+    over: the slots it looks at. quick: the look that a sweep takes before it starts; None where it takes none.
+    """
+
+    name: str
+    look: Callable[[Slot], Finding]
+    over: Slots
+    quick: Callable[[Slot], Finding] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What a check found over its slots: the first failure, else the largest number."""
+
+    name: str
+    word: Word
+    about: str
+    number: float | None
+    seconds: float
+
+    def __str__(self) -> str:
+        number = "" if self.number is None else f"{self.number:.3g}"
+        return f"{self.name:19} {self.word:14} {number:>9}  {self.about}"
+
+
+def same(name: str, look: Callable[[Slot], Finding], over: Slots) -> Check:
+    """A check that a sweep makes too."""
+    return Check(name, look, over, look)
+
+
+CHECKS = (
+    same("shape", shapes.shape, Subject.each),
+    same("batch", leaks.batch, Subject.each),
+    same("causality", leaks.causality, Subject.each),
+    Check("reach", reach.reach, Subject.each, reach.quick_reach),
+    same("same twice", leaks.chance, Subject.each),
+    same("no trace", leaks.state, Subject.each),
+    same("training", leaks.training, Subject.each),
+    same("input untouched", leaks.untouched, Subject.each),
+    same("gradients", reach.gradients, Subject.each),
+    same("derivative", reach.derivative, Subject.base),
+    Check("slow form", oracle.oracle, Subject.usual, oracle.quick_oracle),
+    Check("layout", leaks.layout, Subject.base),
+    Check("dtypes", shapes.dtypes, Subject.base),
+    Check("autocast", shapes.autocast, Subject.each),
+    Check("large inputs", shapes.large, Subject.each),
+    Check("sizes", shapes.sizes, Subject.usual),
+    Check("meta device", shapes.meta, Subject.each),
+    Check("saved weights", shapes.saved, Subject.usual),
+    Check("bound to shape", shapes.bound, Subject.usual),
+    Check("order", growth.order, Subject.usual),
+    Check("memory growth", growth.memory, Subject.usual),
+    Check("permutation", symmetry.permutation, Subject.usual),
+    Check("shift", symmetry.shift, Subject.usual),
+    Check("distance to full", distance.distance, Subject.usual),
+)
+LAST = Check("time growth", growth.time, Subject.usual)  # when nothing else is at work
+
+
+def examine(subject: Subject, tell: Callable[[Line], None] = lambda _: None) -> list[Line]:
+    """The whole card, each line told as soon as it is known."""
+    try:
+        usual = subject.usual()
+    except ValueError as error:
+        line = Line(name="shape", word="fail", about=str(error), number=None, seconds=0.0)
+        tell(line)
+        return [line]
+    compiling, lines = Compiling(usual[0]), []
+    try:
+        for check in CHECKS:
+            lines.append(drawn(check.name, check.look, check.over(subject)))
+            tell(lines[-1])
+        lines.append(drawn("torch.compile", lambda _: compiling.finding(), usual[:1]))
+        tell(lines[-1])
+    finally:
+        compiling.stop()
+    lines.append(drawn(LAST.name, LAST.look, LAST.over(subject)))
+    tell(lines[-1])
+    return lines
+
+
+def drawn(name: str, look: Callable[[Slot], Finding], slots: Iterable[Slot]) -> Line:
+    """One line over all slots; the first that fails ends it."""
+    start, found = perf_counter(), []
+    for slot in slots:
+        finding = tried(look, slot)
+        found.append((slot, finding))
+        if finding.word == "fail":
+            break
+    slot, worst = max(found, key=lambda pair: weight(pair[1]))
+    counted = [finding for _, finding in found if finding.word != "not applicable"]
+    where = f" [{slot.label}]" if worst.word == "fail" or len(counted) == 1 else ""
+    where = where or (f" [{len(counted)} places]" if counted else "")
+    about = worst.about + where
+    return Line(name=name, word=worst.word, about=about, number=worst.number, seconds=perf_counter() - start)
+
+
+def weight(finding: Finding) -> tuple[int, float]:
+    """What a line shows of several findings: a failure before all, then what applies, then the largest number."""
+    return ("not applicable", "pass", "fact", "fail").index(finding.word), finding.number or 0.0
+
+
+def tried(look: Callable[[Slot], Finding], slot: Slot) -> Finding:
+    """A look at a slot; whatever the mechanism raises is a failure, with the place where it was raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return look(slot)
+        except Exception as error:
+            frames = [frame for frame in extract_tb(error.__traceback__) if "mechanisms" in frame.filename] or [None]
+            frames = frames if frames[-1] else list(extract_tb(error.__traceback__))[-1:]
+            frame = frames[-1]
+            at = f" ({frame.filename.rpartition('/')[2]}, line {frame.lineno})" if frame else ""
+            return Finding("fail", shapes.told(error) + at)
+
+
+def counts(lines: Iterable[Line]) -> dict[str, int]:
+    words = [line.word for line in lines]
+    return {word: words.count(word) for word in ("pass", "fail", "fact", "not applicable") if word in words}
+
+
+def as_json(subject: Subject, lines: Sequence[Line]) -> dict[str, Any]:
+    knobs = subject.entry.config(**subject.knobs).model_dump()
+    return {
+        "name": subject.entry.name,
+        "knobs": knobs,
+        "counts": counts(lines),
+        "lines": [asdict(one) for one in lines],
+    }

@@ -1,0 +1,152 @@
+"""No cell runs on an unproven mechanism: before a sweep starts, the quick checks of the contract are made once.
+
+For every mechanism of the cells that are to run, with its default knobs and with theirs, at a small place of their
+setting. What was found is kept in the user's cache under a hash of everything that it rests on.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from attnbench import oracles, paths
+from attnbench.catalogue import keep
+from attnbench.contract.card import CHECKS, drawn
+from attnbench.contract.slots import Subject
+from attnbench.host import UNPROVEN
+from attnbench.sweep import Planned, setting_of
+from mechanisms import Mechanism, resolved
+
+CONTRACT = Path(__file__).parent / "contract"
+HOUSE = Path(__file__).parent.parent / "mechanisms"
+
+
+class Claim(NamedTuple):
+    """A mechanism with knobs in a setting, of which correctness is to be shown."""
+
+    entry: Mechanism
+    knobs: Mapping[str, Any]
+    setting: str
+
+    @property
+    def label(self) -> str:
+        knobs = ", ".join(f"{knob}={value}" for knob, value in self.knobs.items())
+        return f"{self.entry.name} ({knobs})" if knobs else self.entry.name
+
+
+def refuse_unproven(cells: Iterable[Planned], say: Callable[[str], None], *, anyway: bool) -> None:
+    """Raises ValueError, naming the first check that failed, when a mechanism of these cells is not what it declares.
+
+    anyway: run it nevertheless. Its name then stands in the environment, and every row of it says `host.unproven`.
+    """
+    unproven: dict[str, str] = {}
+    for claim in claims(cells):
+        if why := claim.entry.absence("cpu"):
+            say(f"{why.rstrip('.')}, so it could not be proved here; its rows say host.unproven.")
+            unproven[claim.entry.name] = why
+        elif not (red := failures(claim, say)):
+            continue
+        elif why := declined(claim):
+            say(f"{why.rstrip('.')}, so {claim.label} could not be proved here; its rows say host.unproven.")
+            unproven[claim.entry.name] = why
+        else:
+            unproven[claim.entry.name] = red[0]
+            if not anyway:
+                raise ValueError(refusal(claim, red[0]))
+            say(f"{claim.label} runs unproven: {red[0]}")
+    os.environ.pop(UNPROVEN, None)
+    if unproven:
+        os.environ[UNPROVEN] = ",".join(unproven)
+
+
+def refusal(claim: Claim, red: str) -> str:
+    way = f"`attnbench check {claim.entry.name}` tells more, --unproven runs it nevertheless"
+    return f"{claim.label} breaks its contract, so nothing runs: {red}; {way}."
+
+
+def claims(cells: Iterable[Planned]) -> list[Claim]:
+    """Each mechanism with its defaults and with every set of knobs that these cells use, once."""
+    found: dict[str, Claim] = {}
+    for cell in cells:
+        if cell.mechanism is None:
+            continue
+        entry, setting = cell.mechanism.entry, setting_of(cell.task.config.port)
+        for knobs in ({}, resolved(cell.mechanism.config)):
+            used = {name: value for name, value in knobs.items() if value != entry.config.model_fields[name].default}
+            found[json.dumps([entry.name, setting, used], sort_keys=True)] = Claim(entry, used, setting)
+    return list(found.values())
+
+
+def failures(claim: Claim, say: Callable[[str], None] = lambda _: None) -> list[str]:
+    """What is wrong with it, from the cache if it was looked at before; nothing for a mechanism that keeps its word."""
+    file = paths.cache() / "proofs" / f"{claim.entry.name}-{key(claim)}.json"
+    if file.is_file():
+        return json.loads(file.read_text())
+    say(f"Proving {claim.label} ...")
+    red = looked(claim)
+    keep(file, json.dumps(red))
+    return red
+
+
+def looked(claim: Claim) -> list[str]:
+    """The quick checks, stopping at the first that fails."""
+    subject = Subject(entry=claim.entry, knobs=claim.knobs, settings=(claim.setting,))
+    try:
+        slots = {over: over(subject) for over in (Subject.usual, Subject.base)}
+    except ValueError as error:
+        return [f"no small place was found to prove it at: {error}"]
+    for check in CHECKS:
+        if check.quick is None:
+            continue
+        over = slots[Subject.usual] if check.over is Subject.usual else slots[Subject.base]
+        line = drawn(check.name, check.quick, over)
+        if line.word == "fail":
+            number = "" if line.number is None else f" ({line.number:.3g})"
+            return [f"{line.name}: {line.about}{number}"]
+    return []
+
+
+def declined(claim: Claim) -> str | None:
+    """Why this machine cannot run it with these knobs, by its own words; None where that is not what is wrong."""
+    try:
+        return Subject(entry=claim.entry, knobs=claim.knobs, settings=(claim.setting,)).usual()[0].declined()
+    except Exception:  # whatever it is, it is what the proof tells
+        return None
+
+
+def key(claim: Claim) -> str:
+    """Hash of the claim and of every file that its proof rests on."""
+    digest = hashlib.sha256(json.dumps([claim.setting, dict(claim.knobs), torch.__version__], sort_keys=True).encode())
+    for file in sorted(rests_on(claim.entry)):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def rests_on(entry: Mechanism) -> set[Path]:
+    """Its own file and those of mechanisms that it is built from, their plumbing, slow forms, the checks."""
+    slow = [Path(folder) for folder in oracles.__path__]
+    files = {file for folder in (HOUSE, *slow) for file in folder.glob("_*.py")} | set(CONTRACT.glob("*.py"))
+    for name in filter(None, (entry.name, entry.reference)):
+        files |= {file for file in (folder / f"{name}.py" for folder in slow) if file.is_file()}
+    return files | sources(own_file(entry))
+
+
+def own_file(entry: Mechanism) -> Path:
+    return Path(str(sys.modules[entry.module.__module__].__file__))
+
+
+def sources(file: Path) -> set[Path]:
+    """A file and all files of mechanisms that it imports, and these import."""
+    found, left = set(), [file]
+    while left:
+        found.add(one := left.pop())
+        names = re.findall(r"mechanisms\.(\w+)", one.read_text())
+        named = {HOUSE / f"{name}.py" for name in names}
+        left += [other for other in named if other.is_file() and other not in found]
+    return found

@@ -1,0 +1,176 @@
+"""A mechanism from elsewhere joins as any other: in lists, runs and sweeps, in the processes of cells, on SLURM."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import mechanisms
+from attnbench import catalogue, host, plugins
+from attnbench.cli import main
+from attnbench.engine._freeze import MARKER, PLUGINS, freeze
+
+ROOT = Path(__file__).parent.parent
+MEAN = (ROOT / "README.md").read_text().split("## Add a mechanism")[1].split("```python\n")[1].split("```")[0]
+SWEEP = """question: Does a plugin run?
+runs: 1
+tasks: [{name: darcy, side: 8, train: 4, valid: 2, test: 2, epochs: 1, batch: 4}]
+models: [{name: isotropic, channels: 16, depth: 1}]
+mechanisms: [{name: mean_own}]
+seeds: 0
+"""
+SMALLEST = (
+    *("darcy", "mean_own", "--quiet", "--device", "cpu", "--side=8", "--train=4", "--valid=2", "--test=2"),
+    *("--epochs=1", "--batch=4", "--channels=16", "--depth=1"),
+)
+OWN = MEAN.replace('"mean"', '"mean_own"')
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No plugin before and none after."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv(PLUGINS, "")  # so that it is brought back
+    monkeypatch.setattr(mechanisms.mechanisms, "guests", {})
+    monkeypatch.setattr(mechanisms.mechanisms, "entries", dict(mechanisms.mechanisms.entries))
+    yield
+    for name in ("mine", "mean_own", "other"):
+        sys.modules.pop(f"mechanisms.{name}", None)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    (file := tmp_path / "mean_own.py").write_text(OWN)
+    return file
+
+
+def call(*words: str | Path, folder: Path, code: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"} | more
+    command = [sys.executable, "-P", "-m", "attnbench", *map(str, words)]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in folder.glob("results/cells/*/*/result.json")]
+
+
+def joined(name: str) -> mechanisms.Mechanism:
+    plugins.join()
+    return mechanisms.find(name)
+
+
+def test_a_plugin_is_found_by_its_name_beside_the_others(own):
+    before = mechanisms.names()
+    plugins.name_them([own])
+    plugins.join()
+    assert mechanisms.names() == sorted([*before, "mean_own"])
+    assert mechanisms.find("mean_own").module.__name__ == "Mean"
+    assert os.environ[PLUGINS] == str(own)
+    plugins.join()  # as often as one likes
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("full.py", OWN, "has the name of mechanisms/full.py; rename one of them"),
+        ("_own.py", OWN, "is no plugin: that is a Python file such as"),
+        ("my-own.py", OWN, "is no plugin: that is a Python file such as"),
+        ("own.txt", OWN, "is no plugin: that is a Python file such as"),
+        ("other.py", "x = 1\n", "other.py registers nothing; a class under @register('other', ...) is its entry."),
+        ("other.py", OWN, "other.py registers 'mean_own'; name the file after it."),
+        ("other.py", "1 +\n", "other.py cannot be imported: invalid syntax (line 1)."),
+        ("other.py", "print()\n1 / 0\n", "other.py cannot be imported: ZeroDivisionError: division by zero (line 2)."),
+    ],
+)
+def test_what_is_no_plugin_is_refused_in_one_sentence(name, text, sentence, tmp_path):
+    (file := tmp_path / name).write_text(text)
+    plugins.name_them([file])
+    with pytest.raises(ValueError, match=r"^[^\n]+\.$") as caught:
+        joined(file.stem)
+    assert str(caught.value).startswith(str(file))
+    assert sentence in str(caught.value)
+
+
+def test_a_file_that_is_not_there_and_two_of_one_name_are_refused(own, tmp_path):
+    with pytest.raises(ValueError, match=r"^there is no plugin .*absent\.py\.$"):
+        plugins.name_them([tmp_path / "absent.py"])
+    (tmp_path / "elsewhere").mkdir()
+    second = shutil.copy(own, tmp_path / "elsewhere")
+    plugins.name_them([own, second])
+    with pytest.raises(ValueError, match="has the name of"):
+        plugins.join()
+
+
+def test_an_installed_package_brings_mechanisms_as_entry_points(own, monkeypatch):
+    monkeypatch.syspath_prepend(own.parent)
+    point = metadata.EntryPoint("mean_own", "mean_own", plugins.GROUP)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == plugins.GROUP else [])
+    plugins.join()
+    assert mechanisms.find("mean_own").name == "mean_own"
+    assert os.environ[PLUGINS] == str(own)  # so that cells need not look for packages
+
+
+def test_the_catalogue_lists_a_plugin_with_its_file_and_notices_every_change(own):
+    before = catalogue.key()
+    plugins.name_them([own])
+    assert (first := catalogue.key()) != before
+    own.write_text(OWN.replace("gain: float = 1.0", "gain: float = 2.0"))
+    assert catalogue.key() != first
+    (entry,) = [one for one in catalogue.catalogue()["mechanisms"] if one["name"] == "mean_own"]
+    assert entry["plugin"] == str(own)
+    assert entry["knobs"][0]["default"] == 2.0
+
+
+def test_a_plugin_that_cannot_be_taken_is_one_sentence_of_the_catalogue_too(own, tmp_path):
+    clash = own.rename(tmp_path / "full.py")
+    done = call("list", "mechanisms", "--plugin", clash, folder=tmp_path)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"attnbench: {clash} has the name of mechanisms/full.py; rename one of them, and what it registers.\n"
+    )
+
+
+def test_the_fingerprint_covers_a_plugin_wherever_it_lies(own, tmp_path):
+    plugins.name_them([own])
+    plugins.join()
+    mechanisms.find("mean_own")
+    assert own in host.imported_entries()
+    first = host.fingerprint([own])
+    (tmp_path / "elsewhere").mkdir()
+    assert host.fingerprint([Path(shutil.copy(own, tmp_path / "elsewhere"))]) == first
+    own.write_text(OWN + "\n")
+    assert host.fingerprint([own]) != first
+
+
+def test_a_run_finds_a_plugin_in_the_process_of_its_cell_and_so_does_a_frozen_copy(own, tmp_path):
+    """With the same fingerprint, although the file has changed since the copy was made."""
+    first = call("run", *SMALLEST, "--plugin", "mean_own.py", folder=tmp_path)
+    assert first.returncode == 0, first.stderr
+    (row,) = rows(tmp_path)
+    assert row["status"] == "ok"
+    assert "unproven" not in row["host"]
+    os.environ[PLUGINS] = str(own)
+    freeze(tmp_path / "code")
+    assert (tmp_path / "code" / MARKER).exists()
+    own.write_text("1 / 0\n")
+    shutil.rmtree(tmp_path / "results")
+    again = call("run", *SMALLEST, folder=tmp_path, code=tmp_path / "code")
+    assert again.returncode == 0, again.stderr
+    assert [other["code"]["entries"] for other in rows(tmp_path)] == [row["code"]["entries"]]
+
+
+def test_a_sweep_names_a_plugin_like_any_other_mechanism(own, tmp_path):
+    (tmp_path / "own.yaml").write_text(SWEEP)
+    words = ["sweep", str(tmp_path / "own.yaml"), "--plugin", str(own), "--device", "cpu", "--dry-run"]
+    done = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "mean_own, seed 0" in done.stdout
