@@ -150,7 +150,7 @@ def attend_whole(attention: nn.Module, x: Tokens, windows: Windows) -> Tokens:
     """An attention that takes tokens [B, H, W, C] and cuts them into touching windows itself, for any windows."""
     grid = x if x.ndim == 4 else x.unsqueeze(1)
     if windows.step == windows.window:
-        return attention(grid).view_as(x)
+        return attention(grid).reshape(x.shape)
     for axis in range(3 - (x.ndim - 2), 3):
         grid = grid.unfold(axis, windows.window, windows.step)
     cut = grid if x.ndim == 4 else grid.unsqueeze(-2)

@@ -64,7 +64,7 @@ class Agent(nn.Module):
         gathered = F.scaled_dot_product_attention(agents, k, v, attn_mask=bias(self.gather_bias, q.dtype))
         spread = bias(self.spread_bias, q.dtype)
         y = F.scaled_dot_product_attention(q, agents, gathered, attn_mask=None if spread is None else spread.mT)
-        return self.out(rearrange(y, "b h n d -> b n (h d)").view_as(x) + local)
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape) + local)
 
 
 class Bias(nn.Module):

@@ -55,7 +55,7 @@ class Full(nn.Module):
     def forward(self, x: Tokens) -> Tokens:
         q, k, v = (rearrange(p(x), "b ... (h d) -> b h (...) d", h=self.heads) for p in (self.q, self.k, self.v))
         y = self.attend(q, k, v)
-        return self.out(rearrange(y, "b h n d -> b n (h d)").view_as(x))
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Raises ValueError where the named kernel cannot take such tensors; on the meta device none is needed."""

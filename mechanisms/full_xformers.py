@@ -37,4 +37,4 @@ class FullXformers(nn.Module):
 
         q, k, v = (rearrange(p(x), "b ... (h d) -> b (...) h d", h=self.heads) for p in (self.q, self.k, self.v))
         y = memory_efficient_attention(q, k, v, attn_bias=LowerTriangularMask() if self.causal else None)
-        return self.out(rearrange(y, "b n h d -> b n (h d)").view_as(x))
+        return self.out(rearrange(y, "b n h d -> b n (h d)").reshape(x.shape))

@@ -57,7 +57,7 @@ class Galerkin(nn.Module):
         )
         v = v / v.shape[2]
         y = q @ (k.mT @ v) if self.galerkin else (q / q.shape[3] ** 0.5 @ k.mT) @ v
-        return self.out(rearrange(y, "b h n d -> b n (h d)").view_as(x))
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))
 
     def normed(self, name: str, tokens: torch.Tensor) -> torch.Tensor:
         return self.norms[name](tokens) if name in self.norms else tokens

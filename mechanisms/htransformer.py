@@ -53,7 +53,7 @@ class HTransformer(nn.Module):
             q, k, v = levels[-1]
             levels.append((q if self.causal else halved(q), halved(k), halved(v)))
         y = self.read(levels).to(v.dtype)
-        return self.out(rearrange(y, "b h n d -> b n (h d)").view_as(x))
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))
 
     def read(self, levels: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
         """From the coarsest level to the tokens: what neighbours say is merged in, and the sum handed down."""

@@ -111,7 +111,7 @@ class Linear(nn.Module):
         return q, k, v
 
     def joined(self, y: Tensor, x: Tensor) -> Tensor:
-        return self.out(rearrange(y, "b h n d -> b n (h d)").view_as(x))
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))
 
 
 def favor(q: Tensor, k: Tensor, projection: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:

@@ -48,4 +48,4 @@ class Linformer(nn.Module):
         q, k, v = (rearrange(p(x), "b ... (h d) -> b h (...) d", h=self.heads) for p in (self.q, self.k, self.v))
         mix_v = self.mix_k if self.mix_v is None else self.mix_v
         y = scaled_dot_product_attention(q, self.mix_k @ k, mix_v @ v)
-        return self.out(rearrange(y, "b h n d -> b n (h d)").view_as(x))
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))

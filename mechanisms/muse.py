@@ -62,7 +62,7 @@ class Muse(nn.Module):
     def forward(self, x: Tokens) -> Tokens:
         q, k, v = (rearrange(p(x), "b ... (h d) -> b h (...) d", h=self.config.heads) for p in (self.q, self.k, self.v))
         y = self.expanded(*(t.flatten(0, 1) for t in (q, k, v))).to(q.dtype)
-        return self.out(rearrange(y, "(b h) n d -> b n (h d)", b=len(x)).view_as(x))
+        return self.out(rearrange(y, "(b h) n d -> b n (h d)", b=len(x)).reshape(x.shape))
 
     def expanded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """In float32 at least: a rounding that moves a token to another cluster is no small change."""

@@ -94,7 +94,7 @@ class Neighborhood(nn.Module):
         if self.absent is not None:
             scores = scores.masked_fill(self.absent, -torch.inf)
         y = torch.einsum("bhnm,bhnmd->bhnd", scores.softmax(-1), v)
-        return self.out(rearrange(y, "b h n d -> b n (h d)").view_as(x))
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))
 
 
 def refuse_small(site: Site, config: Windows, *, of: str) -> None:

@@ -61,7 +61,7 @@ class Nystrom(nn.Module):
         y = self.through_landmarks(q, k, v).to(v.dtype)
         if self.convolution is not None:
             y = y + self.convolution(v)
-        return self.out(rearrange(y, "b h n d -> b n (h d)").view_as(x))
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))
 
     def through_landmarks(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """In float32 at least: the pseudoinverse enlarges the roundings of what it is multiplied with."""

@@ -64,4 +64,4 @@ class Pooled(nn.Module):
             for project, tokens in ((self.q, x), (self.k, coarse), (self.v, coarse))
         )
         y = F.scaled_dot_product_attention(q, k, v)
-        return self.out(rearrange(y, "b h n d -> b n (h d)").view_as(x))
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))

@@ -52,7 +52,7 @@ class Transolver(nn.Module):
         mass = share.sum(2).unsqueeze(-1) + TINY
         tokens = share.mT @ what / mass
         tokens = F.scaled_dot_product_attention(self.q(tokens), self.k(tokens), self.v(tokens))
-        return self.out(rearrange(share @ tokens, "b h n d -> b n (h d)").view_as(x))
+        return self.out(rearrange(share @ tokens, "b h n d -> b n (h d)").reshape(x.shape))
 
     def mapped(self, input_map: nn.Module, x: Tokens) -> Tensor:
         y = input_map(x.movedim(-1, 1)).movedim(1, -1) if self.grid else input_map(x)

@@ -35,4 +35,4 @@ class Xca(nn.Module):
         q, k, v = (rearrange(p(x), "b ... (h d) -> b h d (...)", h=self.heads) for p in (self.q, self.k, self.v))
         q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)  # each channel has length one over all tokens
         y = (q @ k.mT * self.temperature).softmax(-1) @ v
-        return self.out(rearrange(y, "b h d n -> b n (h d)").view_as(x))
+        return self.out(rearrange(y, "b h d n -> b n (h d)").reshape(x.shape))

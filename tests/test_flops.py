@@ -152,4 +152,4 @@ def test_no_mechanism_with_weights_counts_as_no_work(name):
     with torch.device("meta"), FlopCounterMode(display=False, custom_mapping=flops.formulas()) as counter:
         module = mechanisms.build(name, site)
         module(torch.empty(1, *site.shape, 8))
-    assert (counter.get_total_flops() > 0) == bool(list(module.parameters()))
+    assert counter.get_total_flops() > 0 or not list(module.parameters())
