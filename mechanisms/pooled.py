@@ -54,7 +54,7 @@ class Pooled(nn.Module):
         blocks = config.coarse == "blocks"
         self.average = BLOCKS[axes] if blocks else FIXED[axes]
         self.sides = tuple(min(config.block if blocks else config.side, side) for side in site.shape)
-        self.rest = {"ceil_mode": True, "count_include_pad": False} if blocks else {}
+        self.rest = {"ceil_mode": True} if blocks else {}
         self.q, self.k, self.v, self.out = (nn.Linear(site.channels, site.channels) for _ in range(4))
 
     def forward(self, x: Tokens) -> Tokens:

@@ -18,10 +18,13 @@ CASES = [
 ]
 
 
+NORMED = {"galerkin": ("k", "v"), "fourier": ("q", "k")}  # what each kind divides by its spread
+
+
 def oracle(site: Site, config: Any) -> Oracle:  # noqa: ARG001 - all slow forms are asked alike
     def attend(weights: Weights, sample: Tensor) -> Tensor:
         def normed(name: str, head: int, token: Tensor) -> Tensor:
-            if f"norms.{name}.weight" not in weights:
+            if not config.norm or name not in NORMED[config.kind]:
                 return token
             centred = token - token.mean()
             scaled = centred / torch.sqrt((centred * centred).mean() + 1e-5)
