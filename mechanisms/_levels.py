@@ -104,27 +104,24 @@ def at(module: nn.Module, level: int) -> nn.Module:
     return module[level] if isinstance(module, nn.ModuleList) else module
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, heads: int, windows: Windows) -> Tensor:
-    """Softmax attention inside windows; where windows overlap, a token's outputs are averaged."""
-    window = (windows.window,) * (q.ndim - 2)
+def attend(qkv: Tensor, *, heads: int, windows: Windows) -> Tensor:
+    """Softmax attention inside windows from [B, *grid, 3C]; where windows overlap, a token's outputs are averaged."""
+    window = (windows.window,) * (qkv.ndim - 2)
     if windows.step < windows.window:
-        stride = (windows.step,) * (q.ndim - 2)
-        return overlapping(q, k, v, heads=heads, window=window, stride=stride)
-    return tiled(q, k, v, heads=heads, window=window)
+        return overlapping(qkv, heads=heads, window=window, stride=(windows.step,) * (qkv.ndim - 2))
+    return tiled(qkv, heads=heads, window=window)
 
 
-def weighed(q: Tensor, k: Tensor, v: Tensor, *, heads: int, windows: Windows) -> tuple[Tensor, Tensor]:
+def weighed(qkv: Tensor, *, heads: int, windows: Windows) -> tuple[Tensor, Tensor]:
     """The same [B, *grid, C], and each token's log-normaliser per head [B, *grid, heads], as a mean over its windows.
 
     Written out, because fused attention does not hand over its normaliser.
     """
-    sides = tuple(q.shape[1:-1])
-    axes = range(1, q.ndim - 1)
-    cut = [q, k, v]
-    for axis in axes:
-        cut = [t.unfold(axis, windows.window, windows.step) for t in cut]
-    pattern = "b i j (h d) m n -> b (i j) h (m n) d" if len(sides) == 2 else "b i (h d) m -> b i h m d"
-    q, k, v = (rearrange(t, pattern, h=heads) for t in cut)
+    sides = tuple(qkv.shape[1:-1])
+    for axis in range(1, qkv.ndim - 1):
+        qkv = qkv.unfold(axis, windows.window, windows.step)
+    pattern = "b i j (p h d) m n -> p b (i j) h (m n) d" if len(sides) == 2 else "b i (p h d) m -> p b i h m d"
+    q, k, v = rearrange(qkv, pattern, p=3, h=heads)
     scores = q @ k.mT * q.shape[-1] ** -0.5
     mass = scores.logsumexp(-1, keepdim=True)
     y = torch.cat([scores.softmax(-1) @ v, mass.to(v.dtype)], -1)

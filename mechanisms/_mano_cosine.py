@@ -8,11 +8,10 @@ from math import log
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mechanisms._project import project
 from mechanisms._site import Tokens
-
-HOTTEST = log(100)  # largest logarithm of a head's factor on cosines
+from mechanisms._windows import attend_cut, cosines
 
 
 class CosineAttention(nn.Module):
@@ -34,12 +33,11 @@ class CosineAttention(nn.Module):
 
     def forward(self, x: Tokens) -> Tokens:
         rows, columns = (side // size for side, size in zip(x.shape[1:3], self.window, strict=True))
-        pattern, (m, n) = "b (i m) (j n) (h d) -> (b i j) h (m n) d", self.window
-        q, k, v = (rearrange(p(x), pattern, h=self.heads, m=m, n=n) for p in (self.q, self.k, self.v))
-        q = F.normalize(q, dim=-1) * self.logit_scale.clamp(max=HOTTEST).exp().to(q.dtype)
-        bias = self.bias().movedim(-1, 0)
-        y = F.scaled_dot_product_attention(q, F.normalize(k, dim=-1), v, attn_mask=bias.to(q.dtype), scale=1.0)
-        return self.out(rearrange(y, "(b i j) h (m n) d -> b (i m) (j n) (h d)", i=rows, j=columns, m=m))
+        m, n = self.window
+        qkv = project(rearrange(x, "b (i m) (j n) c -> (b i j) (m n) c", m=m, n=n), self.q, self.k, self.v)
+        bias = self.bias().movedim(-1, 0).contiguous()
+        y = self.out(attend_cut(cosines(qkv, self.logit_scale), heads=self.heads, bias=bias, scale=1.0))
+        return rearrange(y, "(b i j) (m n) c -> b (i m) (j n) c", i=rows, j=columns, m=m)
 
     def bias(self) -> Tensor:
         """What is added to the scores of every pair of tokens in a window [M, M, heads]: offsets, from -8 to 8 and then

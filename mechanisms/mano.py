@@ -24,20 +24,10 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from mechanisms._heads import head_channels
-from mechanisms._levels import (
-    DOWN,
-    UP,
-    Merge,
-    Windows,
-    at,
-    attend,
-    attend_whole,
-    one_or_each,
-    refuse_misfit,
-    resample,
-    weighed,
-)
+from mechanisms._layout import RowByRow, layout
+from mechanisms._levels import DOWN, UP, Merge, Windows, at, attend_whole, one_or_each, refuse_misfit, weighed
 from mechanisms._mano_cosine import CosineAttention
+from mechanisms._project import project
 from mechanisms._registry import Reach, register
 from mechanisms._site import Site, Tokens
 
@@ -119,24 +109,27 @@ class Mano(nn.Module):
         self.published = config.combine == "published"
         self.gate = nn.Parameter(torch.ones(config.levels)) if steps and config.combine == "gate" else None
         self.merge = Merge(config.heads, axes, config.rate) if merged else None
+        plain = merged or config.position == "swin_v2"
+        self.layout = RowByRow(config) if plain else layout(site.shape, config, levels=config.levels, rate=config.rate)
 
     def forward(self, x: Tokens) -> Tokens:
-        grids = [x]
+        grids = [self.layout.into(x)]
         for m in range(self.levels - 1):
-            grids.append(resample(at(self.down, m), grids[-1]))
-        return self.summed(grids) if self.merge is None else self.out(self.merged(grids, self.merge))
+            grids.append(self.layout.resample(at(self.down, m), grids[-1]))
+        y = self.summed(grids) if self.merge is None else self.out(self.merged(grids, self.merge))
+        return self.layout.back(y)
 
     def summed(self, grids: list[Tensor]) -> Tensor:
         """From the coarsest level up: attend, and add what comes from below."""
         y = self.attend(grids[-1], self.levels - 1)
         for m in reversed(range(self.levels - 1)):
-            raised = resample(at(self.up, m), y)
+            raised = self.layout.resample(at(self.up, m), y)
             y = self.attend(grids[m], m) + (raised / (self.levels - 1 - m) if self.published else raised)
         return y
 
     def attend(self, x: Tensor, level: int) -> Tensor:
         if self.cosine is None:
-            y = at(self.out, level)(attend(*self.projected(x, level), heads=self.heads, windows=self.windows))
+            y = at(self.out, level)(self.layout.attend(self.projected(x, level), heads=self.heads))
         else:
             y = attend_whole(at(self.cosine, level), x, self.windows)
         return y if self.gate is None else self.gate[level] * y
@@ -145,11 +138,12 @@ class Mano(nn.Module):
         """From the coarsest level up: the weighted mean of a level's answer and what comes from below."""
         y, mass = self.weighed(grids[-1], self.levels - 1)
         for m in reversed(range(self.levels - 1)):
-            y, mass = merge(*self.weighed(grids[m], m), resample(at(self.up, m), y), mass)
+            y, mass = merge(*self.weighed(grids[m], m), self.layout.resample(at(self.up, m), y), mass)
         return y
 
     def weighed(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        return weighed(*self.projected(x, level), heads=self.heads, windows=self.windows)
+        return weighed(self.projected(x, level), heads=self.heads, windows=self.windows)
 
-    def projected(self, x: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
-        return at(self.q, level)(x), at(self.k, level)(x), at(self.v, level)(x)
+    def projected(self, x: Tensor, level: int) -> Tensor:
+        """Queries, keys and values [..., 3C]."""
+        return project(x, at(self.q, level), at(self.k, level), at(self.v, level))

@@ -22,10 +22,12 @@ from torch.nn import functional as F
 
 from mechanisms._heads import head_channels
 from mechanisms._knobs import Knobs
+from mechanisms._project import project
 from mechanisms._registry import Reach, register
+from mechanisms._reorder import reorder
 from mechanisms._site import Site, Tokens
+from mechanisms._windows import attend_cut, cosines
 
-HOTTEST = log(100)  # largest logarithm of version 2's factor on cosines
 HIDDEN = 512  # channels inside the MLP that makes version 2's biases
 
 
@@ -62,7 +64,9 @@ def reach(site: Site, config: Config) -> Reach:
 
 @register("swin", Config, fits=("grid",), order="N", reach=reach)
 class Swin(nn.Module):
-    allowed: Tensor | None
+    mask: Tensor | None
+    order: Tensor
+    inverse: Tensor
     place: Tensor
 
     def __init__(self, site: Site, config: Config):
@@ -70,50 +74,39 @@ class Swin(nn.Module):
         head_channels(site, config.heads, of="swin")
         self.heads, self.window = config.heads, config.window
         self.padding = padding(site, config)
-        self.shift = shift(site, config)
-        self.columns = (site.shape[1] + self.padding[1]) // config.window
-        self.windows = (site.shape[0] + self.padding[0]) // config.window * self.columns
-        self.cosine = config.version == "v2"
-        q, k, v, out = (
-            nn.Linear(site.channels, site.channels, bias=has) for has in (True, not self.cosine, True, True)
-        )
+        cosine = config.version == "v2"
+        q, k, v, out = (nn.Linear(site.channels, site.channels, bias=has) for has in (True, not cosine, True, True))
         self.q, self.k, self.v, self.out = q, k, v, out
-        self.register_buffer("allowed", allowed(site, self.padding, self.shift, self.window), persistent=False)
+        moved = shift(site, config)
+        order = window_order(site, self.padding, moved, self.window)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("inverse", order.argsort(), persistent=False)
+        self.register_buffer("mask", mask(site, self.padding, moved, self.window), persistent=False)
         self.bias = self.offset_bias = None
         if config.position == "relative":
             self.register_buffer("place", relative_places(self.window), persistent=False)
-            if self.cosine:
+            if cosine:
                 self.offset_bias = OffsetBias(self.heads, self.window, config.pretrained_window or self.window)
             else:
                 self.bias = nn.Parameter(torch.empty((2 * self.window - 1) ** 2, self.heads))
                 nn.init.trunc_normal_(self.bias, std=0.02)
-        if self.cosine:
-            self.logit_scale = nn.Parameter(torch.full((self.heads, 1, 1), log(10)))
+        self.logit_scale = nn.Parameter(torch.full((self.heads, 1, 1), log(10))) if cosine else None
 
     def forward(self, x: Tokens) -> Tokens:
         height, width = x.shape[1:3]
-        rolled = F.pad(x, (0, 0, 0, self.padding[1], 0, self.padding[0])).roll([-s for s in self.shift], (1, 2))
-        windows = "b (i m) (j n) (h d) -> b (i j h) (m n) d"  # heads beside windows: the mask has no batch axis
-        q, k, v = (
-            rearrange(p(rolled), windows, h=self.heads, m=self.window, n=self.window) for p in (self.q, self.k, self.v)
-        )
-        if self.cosine:
-            factor = self.logit_scale.clamp(max=HOTTEST).exp().to(q.dtype).repeat(self.windows, 1, 1)
-            q, k = F.normalize(q, dim=-1) * factor, F.normalize(k, dim=-1)
-        scale = 1.0 if self.cosine else None
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.scores(q.dtype), scale=scale)
-        y = rearrange(y, "b (i j h) (m n) d -> b (i m) (j n) (h d)", j=self.columns, h=self.heads, m=self.window)
-        return self.out(y.roll(self.shift, (1, 2))[:, :height, :width])
+        padded = F.pad(x, (0, 0, 0, self.padding[1], 0, self.padding[0])) if any(self.padding) else x
+        cut = reorder(padded.flatten(1, 2), self.order, self.inverse).reshape(-1, self.window**2, x.shape[-1])
+        qkv, scale = project(cut, self.q, self.k, self.v), None
+        if self.logit_scale is not None:
+            qkv, scale = cosines(qkv, self.logit_scale), 1.0
+        y = self.out(attend_cut(qkv, heads=self.heads, bias=self.biases(), mask=self.mask, scale=scale))
+        y = reorder(y.reshape(len(x), -1, x.shape[-1]), self.inverse, self.order)
+        return y.unflatten(1, padded.shape[1:3])[:, :height, :width]
 
-    def scores(self, dtype: torch.dtype) -> Tensor | None:
-        """What is added to the scores [windows * heads, M, M]: the bias, and -inf where looking is forbidden."""
+    def biases(self) -> Tensor | None:
+        """What is added to the scores of every pair of tokens in a window [heads, M, M]."""
         table = self.bias if self.offset_bias is None else self.offset_bias()
-        bias = None if table is None else rearrange(table[self.place], "m n h -> 1 h m n").to(dtype)
-        if self.allowed is None:
-            return None if bias is None else bias.expand(self.windows, -1, -1, -1).flatten(0, 1)
-        wall = torch.zeros_like(self.allowed, dtype=dtype).masked_fill(~self.allowed, -torch.inf).unsqueeze(1)
-        wall = wall.expand(-1, self.heads, -1, -1)
-        return (wall if bias is None else wall + bias).flatten(0, 1)
+        return None if table is None else table[self.place].movedim(-1, 0).contiguous()
 
 
 class OffsetBias(nn.Module):
@@ -168,8 +161,15 @@ def shift(site: Site, config: Config) -> tuple[int, int]:
     return height, width
 
 
-def allowed(site: Site, padding: tuple[int, int], shift: tuple[int, int], window: int) -> Tensor | None:
-    """Whether a token may look at another of its window [windows, M, M]; None where every one may.
+def window_order(site: Site, padding: tuple[int, int], shift: tuple[int, int], window: int) -> Tensor:
+    """Places of tokens on the padded grid, window by window after the cyclic shift [H W]."""
+    rows, columns = (side + more for side, more in zip(site.shape, padding, strict=True))
+    places = torch.arange(rows * columns).view(rows, columns).roll([-s for s in shift], (0, 1))
+    return rearrange(places, "(i m) (j n) -> (i j m n)", m=window, n=window)
+
+
+def mask(site: Site, padding: tuple[int, int], shift: tuple[int, int], window: int) -> Tensor | None:
+    """What keeps a token from looking at another of its window [windows, M, M]: 0 or -inf; None where none is kept.
 
     After the cyclic shift a window can hold tokens from opposite borders: they carry another region's number.
     """
@@ -182,7 +182,8 @@ def allowed(site: Site, padding: tuple[int, int], shift: tuple[int, int], window
         if step:
             region.narrow(axis, region.shape[axis] - step, step).add_(2 * (axis + 1))
     region = rearrange(region, "(i m) (j n) -> (i j) (m n)", m=window, n=window)
-    return region.unsqueeze(-1) == region.unsqueeze(-2)
+    apart = region.unsqueeze(-1) != region.unsqueeze(-2)
+    return torch.zeros(apart.shape).masked_fill(apart, -torch.inf)
 
 
 def relative_places(window: int) -> Tensor:

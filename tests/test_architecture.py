@@ -97,7 +97,7 @@ def test_every_file_opens_with_a_docstring(package):
     assert not [str(file.relative_to(ROOT)) for file in FILES[package] if not docstring(file)]
 
 
-@pytest.mark.parametrize("package", [*FILES, "tests"])
+@pytest.mark.parametrize("package", [*FILES, "tests", "benchmarks"])
 def test_no_file_is_longer_than_three_hundred_lines(package):
     lengths = {str(file): len(file.read_text().splitlines()) for file in (ROOT / package).rglob("*.py")}
     assert not {name: lines for name, lines in lengths.items() if lines > 300}

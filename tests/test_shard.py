@@ -37,7 +37,7 @@ def test_every_cell_gets_its_row_and_the_second_run_starts_nothing(store, trace)
 
 
 def test_at_most_so_many_cells_run_at_once(store, trace):
-    ids = [store.ask(spec(trace, seed, sleep=0.05)) for seed in range(6)]
+    ids = [store.ask(spec(trace, seed, sleep=0.5)) for seed in range(6)]  # starting may take long
     at_work, most = set(), []
 
     def watch(event: Event) -> None:

@@ -13,7 +13,8 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from attnbench.models._registry import register
-from mechanisms._levels import DOWN, UP, Windows, attend, most, refuse_misfit, resample
+from mechanisms._layout import layout
+from mechanisms._levels import DOWN, UP, Windows, most, refuse_misfit
 from tasks import Port
 
 
@@ -59,7 +60,7 @@ class ManoNet(nn.Module):
         refuse_misfit(port.shape, levels, config.rate, config, of="mano_net")
         width = config.channels // 2 if config.head == "halved" else config.channels
         self.lift = nn.Linear(port.inputs, config.channels)
-        self.blocks = nn.Sequential(*(Block(config, levels) for _ in range(config.depth)))
+        self.blocks = nn.Sequential(*(Block(port.shape, config, levels) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(config.channels)
         self.head = nn.Sequential(nn.Linear(config.channels, width), nn.Tanh(), nn.Linear(width, port.outputs))
 
@@ -68,9 +69,9 @@ class ManoNet(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: Config, levels: int):
+    def __init__(self, shape: tuple[int, ...], config: Config, levels: int):
         super().__init__()
-        self.attention = Multipole(config, levels)
+        self.attention = Multipole(shape, config, levels)
         self.mlp = nn.Sequential(
             nn.LayerNorm(config.channels),
             nn.Linear(config.channels, config.mlp),
@@ -87,9 +88,10 @@ class Multipole(nn.Module):
     """One window attention, norms included, on the grid and its coarser copies; `out` is left out where a single head
     is as wide as a token."""
 
-    def __init__(self, config: Config, levels: int):
+    def __init__(self, shape: tuple[int, ...], config: Config, levels: int):
         super().__init__()
-        self.windows, self.heads, self.levels = config, config.heads, levels
+        self.heads, self.levels = config.heads, levels
+        self.layout = layout(shape, config, levels=levels, rate=config.rate)
         channels, inner = config.channels, config.heads * config.head_channels
         self.norms = nn.Sequential(nn.LayerNorm(channels), nn.LayerNorm(channels))
         self.qkv = nn.Linear(channels, 3 * inner, bias=False)
@@ -100,14 +102,13 @@ class Multipole(nn.Module):
             self.down, self.up = DOWN[down](channels, 2, config.rate), UP[up](channels, 2, config.rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        grids = [x]
+        grids = [self.layout.into(x)]
         for _ in range(self.levels - 1):
-            grids.append(resample(self.down, grids[-1]))
+            grids.append(self.layout.resample(self.down, grids[-1]))
         y = self.attend(grids.pop())
         for j, grid in enumerate(reversed(grids)):
-            y = self.attend(grid) + resample(self.up, y) / (j + 1)
-        return y
+            y = self.attend(grid) + self.layout.resample(self.up, y) / (j + 1)
+        return self.layout.back(y)
 
     def attend(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norms(x)).chunk(3, -1)
-        return self.out(attend(q, k, v, heads=self.heads, windows=self.windows))
+        return self.out(self.layout.attend(self.qkv(self.norms(x)), heads=self.heads))
