@@ -39,7 +39,9 @@ def attend_windows_backward(
     """Gradients of qkv [windows, M, 3, heads, d] and of the bias [heads, M, M], which is empty where there is none."""
     dqkv, dbias, rooms = made_gradient(qkv), made_bias(softmax, biased), Rooms(softmax.dtype)
     for part, _ in stretches(qkv, None):
-        traced(rooms, dy[part], qkv[part], softmax[part], scale, dqkv[part], dbias if biased else None)
+        found = traced(rooms, dy[part], qkv[part], softmax[part], scale, dbias if biased else None)
+        for into, gradient in zip(dqkv[part].unbind(2), found, strict=True):
+            into.copy_(gradient)
     return dqkv, dbias
 
 
@@ -131,29 +133,28 @@ def read(
     return beside(rooms.products(w, c), heads)
 
 
-def traced(  # noqa: PLR0913 - what the operator takes, and where its answers go
-    rooms: "Rooms", dy: Tensor, qkv: Tensor, w: Tensor, scale: float, dqkv: Tensor, dbias: Tensor | None = None
-) -> None:
-    """Writes the gradient of a stretch into dqkv and adds to that of the bias."""
-    dq, dk, dv = dqkv.unbind(2)
+def traced(
+    rooms: "Rooms", dy: Tensor, qkv: Tensor, w: Tensor, scale: float, dbias: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Gradients of a stretch's q, k and v, each to be used before the next is made; adds to that of the bias."""
     if w.ndim == 5:
         a, b, c = rooms.copied(qkv.movedim(2, 0), "qkv")
-        g = dy.to(w.dtype)
+        g = rooms.copied(dy, "dy")
         dw = rooms.product(g.unsqueeze(2), c.unsqueeze(1)).sum(-1, keepdim=True)
         ds = into_scores(dw, w, 2).mul_(scale)
-        dq.copy_(rooms.product(ds, b.unsqueeze(1)).sum(2))
-        dk.copy_(rooms.product(ds, a.unsqueeze(2)).sum(1))
-        dv.copy_(rooms.product(w, g.unsqueeze(2)).sum(1))
+        yield rooms.product(ds, b.unsqueeze(1)).sum(2)
+        yield rooms.product(ds, a.unsqueeze(2)).sum(1)
+        yield rooms.product(w, g.unsqueeze(2)).sum(1)
         return
     heads, w = qkv.shape[3], w.flatten(0, 1)
     a, b, c = rooms.by_head(qkv, "qkv")
     (g,) = rooms.by_head(dy.unsqueeze(2), "dy")
     ds = into_scores(rooms.products(g, c.mT), w, -1)
     if dbias is not None:
-        dbias += ds.unflatten(0, (-1, heads)).sum(0)
-    dq.copy_(beside(rooms.products(ds, b, scale), heads))
-    dk.copy_(beside(rooms.products(ds.mT, a, scale), heads))
-    dv.copy_(beside(rooms.products(w.mT, g), heads))
+        dbias += ds.view(-1, *dbias.shape).sum(0)
+    yield beside(rooms.products(ds, b, scale), heads)
+    yield beside(rooms.products(ds.mT, a, scale), heads)
+    yield beside(rooms.products(w.mT, g), heads)
 
 
 class Rooms:
@@ -174,9 +175,7 @@ class Rooms:
 
     def by_head(self, tokens: Tensor, name: str) -> tuple[Tensor, ...]:
         """[windows, M, parts, heads, d] to each part [windows * heads, M, d], as batched products want it."""
-        windows, size, parts, heads, width = tokens.shape
-        room = self.room(name, tokens, parts, windows, heads, size, width)
-        return room.copy_(tokens.permute(2, 0, 3, 1, 4)).flatten(1, 2).unbind(0)
+        return self.copied(tokens.permute(2, 0, 3, 1, 4), name).flatten(1, 2).unbind(0)
 
     def product(self, one: Tensor, other: Tensor) -> Tensor:
         """one * other."""
@@ -197,9 +196,9 @@ def beside(rows: Tensor, heads: int) -> Tensor:
 def added(scores: Tensor, heads: int, bias: Tensor | None, walls: Tensor | None) -> Tensor:
     """Scores [windows * heads, M, M] with a bias for each head and a mask for each of so many windows; in place."""
     if bias is not None:
-        scores.unflatten(0, (-1, heads)).add_(bias)
+        scores.view(-1, *bias.shape).add_(bias)
     if walls is not None:
-        scores.unflatten(0, (-1, len(walls), heads)).add_(walls.unsqueeze(1))
+        scores.view(-1, len(walls), heads, *walls.shape[1:]).add_(walls.unsqueeze(1))
     return scores
 
 

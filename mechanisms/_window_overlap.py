@@ -43,8 +43,9 @@ def attend_overlapping_backward(
     for here, there, into in stretches([qkv, dy, dqkv], window, stride):
         copy = rooms.copied(here, "here").view(-1, window[0] * window[1], *qkv.shape[3:])
         g = rooms.copied(there, "there").view(*copy.shape[:2], *copy.shape[3:])
-        found = rooms.room("found", copy, *copy.shape)
-        traced(rooms, g, copy, softmax[start : start + len(copy)], scale, found)
+        found, made = rooms.room("found", copy, *copy.shape), softmax[start : start + len(copy)]
+        for part, gradient in zip(found.unbind(2), traced(rooms, g, copy, made, scale), strict=True):
+            part.copy_(gradient)
         into += found.view(into.shape)
         start += len(copy)
     return dqkv
