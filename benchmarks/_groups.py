@@ -13,6 +13,7 @@ from benchmarks._rivals import Bare, Layers, Unfolded, timm_beside
 from mechanisms import Site
 
 SIZES = [2**power for power in (10, 12, 14, 16, 18)]
+COMPILED = 2**14  # the size at which compiled modules are timed, since each takes long to compile
 ELSEWHERE = ("full_xformers", "neighborhood_natten", "gla_fla", "deltanet_fla")  # kernels of packages for CUDA alone
 
 
@@ -24,6 +25,7 @@ class Group:
     make: Callable[[int], dict[str, nn.Module]]
     channels: int = 128
     setting: str = "grid"
+    most: int = SIZES[-1]  # tokens
     alike: dict[str, float] = field(default_factory=dict)  # which must give the first one's outputs, and to what
 
     def shape(self, tokens: int) -> tuple[int, ...]:
@@ -105,7 +107,7 @@ GROUPS = {
     for group in (
         Group(name="full", make=full, setting="sequence", alike={"full": 1e-5}),
         *(
-            Group(name=f"swin {version} window {window}", make=swin(version, window), alike={"swin": 1e-4})
+            Group(name=f"swin {version} window {window}", make=swin(version, window), most=2**16, alike={"swin": 1e-4})
             for version in ("v1", "v2")
             for window in (4, 8)
         ),

@@ -34,7 +34,7 @@ def head(where: dict[str, Any]) -> str:
 Machine: {where["device"]}; {told}. Float32 on a CPU, bfloat16 on a GPU, batch 1, all cores. Made by `python -m
 benchmarks.mechanism_speed`. A ratio is the median over rounds in which the modules of a group took turns, with a 95 %
 bootstrap interval; below 1 the mechanism is faster. MiB is the peak of what the allocator gave out in one pass. What
-would have taken over 8 s a step or over 10 GiB was not run and stands as such.
+would have taken over 10 s a step or over 10 GiB was not run and stands as such.
 
 ![time against tokens](time.png)"""
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from attnbench.host import Usage
 from attnbench.measure import timed
-from attnbench.memory import peaks
+from attnbench.memory import MIB, allocated, cuda_peaks
 from benchmarks._groups import Group
 
-ROUNDS, SECONDS, CAP_S = 7, 2.0, 25.0  # least rounds and least seconds a module, and after how many seconds fewer do
-FEWEST = 3
-WARM = 2
+ROUNDS, SECONDS = 7, 0.5  # least rounds, and least seconds times the number of modules
+FEWEST, CAP_S = 3, 10.0  # rounds that do where all have taken this long, times the root of the number of modules
+QUICK_MS = 500.0  # of a first step, below which a second one warms up too
 Step = Callable[[], None]
 
 
@@ -50,8 +50,13 @@ def run(group: Group, tokens: int, *, gradients: bool, skip: dict[str, str], dev
     foreign = before.foreign_until(Usage.now())
     for label, taken in times.items():
         found[label] = {"status": "ok", "times": taken, "foreign_cpu": foreign}
-        found[label] |= guarded(lambda label=label: peaks(steps[label], device)) or {}
+        found[label]["mib"] = guarded(lambda label=label: peak(steps[label], device))
     return found
+
+
+def peak(one: Step, device: str) -> float:
+    """MiB of the peak of what the allocator gave out above what was there."""
+    return cuda_peaks(one)["memory"] if device == "cuda" else allocated(one) / MIB
 
 
 def hold_against(modules: dict[str, nn.Module], x: Tensor, alike: dict[str, float]) -> None:
@@ -68,11 +73,13 @@ def in_turn(steps: dict[str, Step], found: dict[str, dict[str, Any]], device: st
     """Milliseconds of every round of those that ran; those that did not fit into memory are noted in `found`."""
     times: dict[str, list[float]] = {}
     for label, one in steps.items():
-        warm = [guarded(lambda one=one: timed(one, device)) for _ in range(WARM)]
-        if None in warm:
+        first = guarded(lambda one=one: timed(one, device))
+        if first is None:
             found[label] = {"status": "out of memory"}
-        else:
-            times[label] = []
+            continue
+        times[label] = []
+        if first < QUICK_MS:
+            timed(one, device)
     spent = 0.0
     while times and not enough(times, spent):
         for label in times:

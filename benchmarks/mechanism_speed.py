@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 COLUMNS: list[str] = ["group", "tokens", "gradients", "label", "status", "rounds", "ms", "ms_q25", "ms_q75", "mib"]
-COLUMNS += ["rss_mib", "foreign_cpu", "ratio", "ratio_low", "ratio_high"]
+COLUMNS += ["foreign_cpu", "ratio", "ratio_low", "ratio_high"]
 Row = dict[str, Any]
 
 
@@ -46,7 +46,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="only groups whose name holds this")
     parser.add_argument("--sizes", default="", help="numbers of tokens, with commas; 1,024 to 262,144 unless given")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda runs in bfloat16")
-    parser.add_argument("--limit", type=float, default=8.0, help="seconds of one step beyond which a size is not run")
+    parser.add_argument("--limit", type=float, default=10.0, help="seconds of one step beyond which a size is not run")
     parser.add_argument("--memory", type=float, default=10.0, help="GiB of one step beyond which a size is not run")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "mechanism_speed", help="folder of the tables")
     parser.add_argument("--report", action="store_true", help="measure nothing")
@@ -56,7 +56,7 @@ def parsed() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> None:
     """Runs every case in a process of its own; rows are written after each, and replace older ones of the same case."""
-    from benchmarks._groups import GROUPS, SIZES
+    from benchmarks._groups import COMPILED, GROUPS, SIZES
     from benchmarks._host import here
 
     sizes = [int(size) for size in options.sizes.split(",")] if options.sizes else SIZES
@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace) -> None:
     (options.out / "host.json").write_text(json.dumps(here(options.device), indent=1) + "\n")
     rows = read_rows(options.out)
     for name, gradients, tokens in product(names, (False, True), sizes):
-        if "compiled" in name and tokens != 2**14:
+        if tokens > GROUPS[name].most or ("compiled" in name and tokens != COMPILED):
             continue
         case = {"group": name, "tokens": tokens, "gradients": gradients}
         earlier = [row for row in rows if row["group"] == name and row["gradients"] == gradients]
@@ -136,7 +136,7 @@ def summed_up(case: dict[str, Any], found: dict[str, dict[str, Any]]) -> list[Ro
         if times := got.get("times"):
             q25, median, q75 = statistics.quantiles(times, n=4, method="inclusive")
             row |= {"rounds": len(times), "ms": round(median, 4), "ms_q25": round(q25, 4), "ms_q75": round(q75, 4)}
-            row |= {"mib": got.get("memory", ""), "rss_mib": got.get("rss", ""), "foreign_cpu": got["foreign_cpu"]}
+            row |= {"mib": round(got["mib"] or 0, 3) or "", "foreign_cpu": round(got["foreign_cpu"] or 0, 3)}
             if base:
                 names = ("ratio", "ratio_low", "ratio_high")
                 row |= dict(zip(names, (round(r, 4) for r in ratio(times, base)), strict=True))

@@ -28,11 +28,16 @@ class Layout(Protocol):
 
 
 def layout(shape: tuple[int, ...], windows: Windows, *, levels: int, rate: int) -> Layout:
-    """Nested if windows touch, and of all their sides and those of blocks each divides the next larger one."""
-    blocks = {rate**m for m in range(levels)}
-    sides = sorted(blocks | {windows.window * block for block in blocks})
-    nests = not any(large % small for small, large in pairwise(sides))
-    return Nested(shape, sides, windows.window, rate) if nests and windows.step == windows.window else RowByRow(windows)
+    """Nested if windows touch and each side, of windows and of blocks, divides the next larger one.
+
+    No window may lie between two blocks in size either: a block's tokens would not stand row by row, as filters do.
+    """
+    blocks = [rate**m for m in range(levels)]
+    sides = sorted({*blocks, *(windows.window * block for block in blocks)})
+    divide = not any(large % small for small, large in pairwise(sides))
+    between = any(small < side < large for small, large in pairwise(blocks) for side in sides)
+    nests = divide and not between and windows.step == windows.window
+    return Nested(shape, sides, windows.window, rate) if nests else RowByRow(windows)
 
 
 class RowByRow:
