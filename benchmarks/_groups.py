@@ -64,9 +64,12 @@ def mano(window: int, stride: int, levels: int) -> Callable[[int], dict[str, nn.
 
 
 def compiled(make: Callable[[int], dict[str, nn.Module]]) -> Callable[[int], dict[str, nn.Module]]:
+    """Compiled; but for the unfolded form, whose fold crashes in torch 2.13's code for CPUs."""
+
     def made(tokens: int) -> dict[str, nn.Module]:
         torch._dynamo.reset()
-        return {label: torch.compile(module) for label, module in make(tokens).items()}  # type: ignore[misc]
+        found = {label: module for label, module in make(tokens).items() if label != "unfolded"}
+        return {label: torch.compile(module) for label, module in found.items()}  # type: ignore[misc]
 
     return made
 
@@ -123,6 +126,6 @@ GROUPS = {
     )
 }
 GROUPS |= {
-    f"{name} compiled": replace(GROUPS[name], name=f"{name} compiled", make=compiled(GROUPS[name].make))
+    f"{name} compiled": replace(GROUPS[name], name=f"{name} compiled", make=compiled(GROUPS[name].make), alike={})
     for name in ("mano window 2", "mano window 4", "mano window 8")
 }
