@@ -152,5 +152,12 @@ def test_rows_from_a_checkout_with_changes_are_told(tmp_path: Path):
     assert "2 rows were made from a checkout" in write_report(store, manifest, tmp_path).read_text()
 
 
+def test_rows_of_a_mechanism_that_breaks_its_contract_are_told(tmp_path: Path):
+    store, manifest = small()
+    store.rows[training(manifest, "full", 0)]["host"]["unproven"] = True
+    told = "1 rows of full were made although it breaks its contract (--unproven)."
+    assert notes(store, manifest, tmp_path) == (told,)
+
+
 def notes(store: FakeStore, manifest: Manifest, folder: Path) -> tuple[str, ...]:
     return gather(store, manifest, folder).notes

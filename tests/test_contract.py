@@ -43,7 +43,7 @@ def test_without_a_fault_all_of_these_lines_are_green(tmp_path):
 
 def test_faults_cover_nearly_every_line():
     tried = {line for _, _, lines in FAULTS.values() for line in lines}
-    facts = {"permutation", "shift", "distance to full"}
+    facts = {"permutation", "shift", "distance to full", "choices"}
     assert {check.name for check in CHECKS} - tried - facts == {"layout", "autocast", "saved weights"}
 
 

@@ -64,6 +64,7 @@ CHECKS = (
     Check("autocast", shapes.autocast, Subject.each),
     Check("large inputs", shapes.large, Subject.each),
     Check("sizes", shapes.sizes, Subject.usual),
+    Check("choices", shapes.choices, Subject.usual),
     Check("meta device", shapes.meta, Subject.each),
     Check("saved weights", shapes.saved, Subject.usual),
     Check("bound to shape", shapes.bound, Subject.usual),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attnbench.contract.slots import Finding, Slot, apart, judged
+from attnbench.contract.slots import Finding, Slot, Subject, apart, judged
 
 ODD: dict[str, list[tuple[int, ...]]] = {
     "sequence": [(1,), (7,), (31,), (40,), (63,), (65,), (128,)],
@@ -89,6 +89,19 @@ def sizes(slot: Slot) -> Finding:
             return wrong._replace(about=f"at {name}, {wrong.about}")
         served.append(name)
     return judged(True, told_sizes(served, refused), float(len(served)))
+
+
+def choices(slot: Slot) -> Finding:
+    """Which choices of knobs this place or this machine refuses: no other line has looked at them here."""
+    setting = slot.site.setting
+    tried = list(Subject(entry=slot.entry, knobs=slot.knobs, settings=(setting,)).changed())
+    refused = [f"{setting} {knob}={value}" for s in tried if s.refused() for knob, value in s.added.items()]
+    if not tried:
+        return Finding("not applicable", "no knob is a choice or a switch")
+    if not refused:
+        return judged(True, f"all {len(tried)} choices beside the defaults serve", 0.0)
+    about = f"{len(refused)} of {len(tried)} choices are refused, and so seen by no line: {', '.join(refused)}"
+    return Finding("fact", about, float(len(refused)))
 
 
 def served_wrong(module: torch.nn.Module, slot: Slot) -> Finding | None:

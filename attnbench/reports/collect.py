@@ -76,6 +76,8 @@ def machines(frame: pd.DataFrame) -> list[str]:
             notes.append(f"Costs were measured with {len(kinds)} {word} ({told}) and are no ground for a comparison.")
     if dirty := sum(str(row.get("code.dirty")) == "True" for row in rows):
         notes.append(f"{dirty} rows were made from a checkout with uncommitted changes.")
+    for name, count in counted(row["mechanism"] for row in rows if str(row.get("host.unproven")) == "True"):
+        notes.append(f"{count} rows of {name} were made although it breaks its contract (--unproven).")
     return notes
 
 
