@@ -25,13 +25,14 @@ def attend_overlapping(qkv: Tensor, window: list[int], stride: list[int], scale:
     Beside it the softmax of all windows, laid out as that of `attend_windows`.
     """
     softmax = made_softmaxes(qkv, window, stride)
-    y, rooms, start = qkv.new_zeros(*qkv.shape[:3], *qkv.shape[4:]), Rooms(softmax.dtype), 0
+    y = softmax.new_zeros(*qkv.shape[:3], *qkv.shape[4:])  # sums are made in float32 at least
+    rooms, start = Rooms(softmax.dtype), 0
     for here, there in stretches([qkv, y], window, stride):
         copy = rooms.copied(here, "here").view(-1, window[0] * window[1], *qkv.shape[3:])
         found = read(rooms, copy, softmax[start : start + len(copy)], scale)
         there += found.reshape(there.shape)
         start += len(copy)
-    return y, softmax
+    return y.to(qkv.dtype), softmax
 
 
 @custom_op("attnbench::attend_overlapping_backward", mutates_args=(), device_types="cpu")
@@ -39,7 +40,7 @@ def attend_overlapping_backward(
     dy: Tensor, qkv: Tensor, softmax: Tensor, window: list[int], stride: list[int], scale: float
 ) -> Tensor:
     """The gradient of qkv [B, H, W, 3, heads, d]."""
-    dqkv, rooms, start = torch.zeros_like(qkv, memory_format=torch.contiguous_format), Rooms(softmax.dtype), 0
+    dqkv, rooms, start = softmax.new_zeros(qkv.shape), Rooms(softmax.dtype), 0
     for here, there, into in stretches([qkv, dy, dqkv], window, stride):
         copy = rooms.copied(here, "here").view(-1, window[0] * window[1], *qkv.shape[3:])
         g = rooms.copied(there, "there").view(*copy.shape[:2], *copy.shape[3:])
@@ -48,7 +49,7 @@ def attend_overlapping_backward(
             part.copy_(gradient)
         into += found.view(into.shape)
         start += len(copy)
-    return dqkv
+    return dqkv.to(qkv.dtype)
 
 
 @attend_overlapping.register_fake

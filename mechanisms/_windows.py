@@ -22,6 +22,7 @@ def attend_cut(
     bias [heads, M, M] is added to the scores, and so is mask [P, M, M], its i % P-th to those of window i. scale is
     1 / sqrt(d) unless given.
     """
+    assert mask is None or not (len(qkv) % len(mask) or mask.requires_grad), "masks repeat, and learn nothing"
     qkv = qkv.unflatten(-1, (3, heads, -1))
     scale = 1 / sqrt(qkv.shape[-1]) if scale is None else scale
     if at_once(qkv, qkv.shape[1]):

@@ -1,8 +1,7 @@
 """The CPU's operators for many small windows: against attention written out, in every size, stretch, mask and dtype."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
-from typing import Any
 
 import pytest
 import torch
@@ -10,99 +9,22 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mechanisms import _window_kernel as kernel
-from mechanisms import _window_overlap as overlap
-from mechanisms import _windows as windows
+from tests.dense_windows import (
+    OVERLAPS,
+    PERIODS,
+    WINDOWS,
+    agree,
+    attend,
+    attend_overlapping,
+    corners,
+    dense,
+    limit,
+    one_by_one,
+    outcome,
+    walls,
+    within,
+)
 from tests.exact import drawn, same
-
-WINDOWS = 12
-PERIODS = [None, 1, 2, 3, WINDOWS]  # None is no mask
-OVERLAPS = [  # window, stride and grid; windows leave tokens of the last grid out
-    ((2, 2), (1, 1), (5, 7)),
-    ((2, 2), (2, 2), (4, 6)),
-    ((3, 3), (2, 2), (7, 5)),
-    ((3, 2), (1, 2), (5, 6)),
-    ((4, 4), (3, 3), (7, 10)),
-    ((4, 4), (2, 2), (6, 8)),
-    ((1, 3), (1, 2), (3, 7)),
-    ((3, 3), (2, 1), (6, 5)),
-]
-OVERLAP = pytest.mark.parametrize(("window", "stride", "shape"), OVERLAPS, ids=str)
-COVERING = pytest.mark.parametrize(("window", "stride", "shape"), OVERLAPS[:-1], ids=str)
-Sides = tuple[int, ...]
-
-
-@pytest.fixture
-def stretch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Sets how many numbers of queries go at once."""
-
-    def limit(numbers: int) -> None:
-        monkeypatch.setattr(kernel, "AT_ONCE", numbers)
-        monkeypatch.setattr(overlap, "AT_ONCE", numbers)
-
-    return limit
-
-
-def dense(qkv: Tensor, bias: Tensor | None = None, mask: Tensor | None = None, *, scale: float = 0.8) -> Tensor:
-    """Attention of windows [W, M, 3, heads, d] with all scores at once."""
-    q, k, v = qkv.unbind(2)
-    scores = scale * torch.einsum("wmhd,wnhd->wmnh", q, k)
-    if bias is not None:
-        scores = scores + torch.einsum("hmn->mnh", bias)
-    if mask is not None:
-        scores = scores + torch.stack([mask[i % len(mask)] for i in range(len(qkv))]).unsqueeze(-1)
-    mass = (scores - scores.amax(2, keepdim=True)).exp()
-    return torch.einsum("wmnh,wnhd->wmhd", mass / mass.sum(2, keepdim=True), v)
-
-
-def attend(qkv: Tensor, bias: Tensor | None = None, mask: Tensor | None = None, *, scale: float = 0.8) -> Tensor:
-    return kernel.attend_windows(qkv, bias, mask, scale)[0]
-
-
-def corners(sides: Sides, window: Sides, stride: Sides) -> Iterator[Sides]:
-    axes = zip(sides, window, stride, strict=True)
-    return product(*(range(0, side - size + 1, step) for side, size, step in axes))
-
-
-def one_by_one(qkv: Tensor, window: Sides, stride: Sides, scale: float = 0.8) -> Tensor:
-    """The sum over overlapping windows of [B, H, W, 3, heads, d], one window after the other."""
-    y = qkv.new_zeros(*qkv.shape[:3], *qkv.shape[4:])
-    for top, left in corners(tuple(qkv.shape[1:3]), window, stride):
-        here = (slice(None), slice(top, top + window[0]), slice(left, left + window[1]))
-        y[here] += dense(qkv[here].flatten(1, 2), scale=scale).unflatten(1, window)
-    return y
-
-
-def attend_overlapping(qkv: Tensor, window: Sides, stride: Sides, scale: float = 0.8) -> Tensor:
-    return overlap.attend_overlapping(qkv, list(window), list(stride), scale)[0]
-
-
-def walls(period: int | None, tokens: int) -> Tensor | None:
-    """Masks [P, M, M] of which a third is -inf, but never from a token to itself."""
-    if period is None:
-        return None
-    mask = drawn(period, tokens, tokens, seed=5)
-    return mask.masked_fill((mask > 0.4) & ~torch.eye(tokens, dtype=torch.bool), -torch.inf)
-
-
-def outcome(function: Callable[..., Tensor], *leaves: Tensor | None, rounded: Any = torch.float64) -> list[Tensor]:
-    """What a function of the leaves gives, and the gradients of a sum of it, with weights rounded so, to each."""
-    held = [None if leaf is None else leaf.detach().requires_grad_() for leaf in leaves]
-    y = function(*held)
-    weights = drawn(*y.shape, seed=9).to(rounded).to(y.dtype)
-    return [y.detach(), *torch.autograd.grad((y * weights).sum(), [leaf for leaf in held if leaf is not None])]
-
-
-def agree(found: list[Tensor], expected: list[Tensor]) -> None:
-    for one, other in zip(found, expected, strict=True):
-        same(one, other)
-
-
-def within(found: list[Tensor], exact: list[Tensor], dtype: torch.dtype, roundings: float = 1) -> None:
-    """Asserts a dtype, and that it cost no more than so many roundings of the result, beside float32's own."""
-    for one, other in zip(found, exact, strict=True):
-        assert one.dtype == dtype
-        bound = roundings * torch.finfo(dtype).eps / 2 * other.abs() * 1.01 + 4e-6
-        assert bool(((one.double() - other).abs() <= bound).all())
 
 
 @pytest.mark.parametrize("tokens", [*range(1, 10), 16])
@@ -118,13 +40,13 @@ def test_every_number_of_tokens_and_heads_is_attention_written_out(tokens):
 
 @pytest.mark.parametrize("at_once", [1, 2, 5, 7, 11])
 @pytest.mark.parametrize("tokens", [3, 6])
-def test_stretches_that_divide_neither_windows_nor_periods_change_no_bit(stretch, tokens, at_once):
+def test_stretches_that_divide_neither_windows_nor_periods_change_no_bit(monkeypatch, tokens, at_once):
     qkv, bias = drawn(2 * WINDOWS, tokens, 3, 2, 5), drawn(2, tokens, tokens, seed=1)
     for period, table in product([*PERIODS, 8], (None, bias)):
         mask = walls(period, tokens)
-        stretch(2**18)
+        limit(monkeypatch, 2**18)
         whole = outcome(lambda qkv, bias, mask=mask: attend(qkv, bias, mask), qkv, table)
-        stretch(at_once * qkv[0].numel() // 3)
+        limit(monkeypatch, at_once * qkv[0].numel() // 3)
         cut = outcome(lambda qkv, bias, mask=mask: attend(qkv, bias, mask), qkv, table)
         agree(cut, outcome(lambda qkv, bias, mask=mask: dense(qkv, bias, mask), qkv, table))
         assert all(torch.equal(one, other) for one, other in zip(cut[:2], whole[:2], strict=True))
@@ -141,9 +63,9 @@ def test_stretches_that_divide_neither_windows_nor_periods_change_no_bit(stretch
         (5, 12, [5, 5, 2]),
     ],
 )
-def test_a_stretch_holds_whole_periods_of_masks_or_a_part_of_one(stretch, at_once, period, sizes):
+def test_a_stretch_holds_whole_periods_of_masks_or_a_part_of_one(monkeypatch, at_once, period, sizes):
     qkv, mask = drawn(WINDOWS, 2, 3, 1, 4), walls(period, 2)
-    stretch(at_once * 2 * 4)
+    limit(monkeypatch, at_once * 2 * 4)
     parts = list(kernel.stretches(qkv, mask))
     assert [len(qkv[part]) for part, _ in parts] == sizes
     assert torch.equal(torch.cat([qkv[part] for part, _ in parts]), qkv)
@@ -160,19 +82,6 @@ def test_half_precision_costs_no_more_than_rounding_the_result(dtype, tokens, bi
     y, softmax = kernel.attend_windows(qkv, bias, None, 0.8)
     dqkv, _ = kernel.attend_windows_backward(torch.ones_like(y), qkv, softmax, 0.8, biased)
     assert (softmax.dtype, dqkv.dtype) == (torch.float32, dtype)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@OVERLAP
-def test_in_half_precision_overlapping_windows_cost_one_rounding_each(dtype, window, stride, shape):
-    qkv = drawn(2, *shape, 3, 2, 5).to(dtype)
-    found = outcome(lambda qkv: attend_overlapping(qkv, window, stride), qkv, rounded=dtype)
-    exact = outcome(lambda qkv: one_by_one(qkv, window, stride), qkv.double(), rounded=dtype)
-    largest = [torch.full_like(each, float(each.abs().max())) for each in exact]
-    times = -(-window[0] // stride[0]) * -(-window[1] // stride[1])
-    for one, other, bound in zip(found, exact, largest, strict=True):
-        assert one.dtype == dtype
-        assert bool(((one.double() - other).abs() <= times * torch.finfo(dtype).eps * bound).all())
 
 
 def strided(tensor: Tensor) -> Tensor:
@@ -226,15 +135,6 @@ def test_operators_keep_the_rules_of_torch(tokens, biased):
     arguments = (torch.ones_like(y), qkv.detach(), softmax.detach(), 0.8, biased)
     torch.library.opcheck(kernel.attend_windows_backward, arguments)
     assert softmax.ndim == (5 if tokens <= kernel.FEW and not biased else 4)
-
-
-@pytest.mark.parametrize("window", [[2, 2], [3, 2]])
-def test_overlapping_operators_keep_the_rules_of_torch(window):
-    qkv = drawn(2, 5, 6, 3, 2, 5).requires_grad_()
-    torch.library.opcheck(overlap.attend_overlapping, (qkv, window, [1, 2], 0.8))
-    y, softmax = overlap.attend_overlapping(qkv, window, [1, 2], 0.8)
-    arguments = (torch.ones_like(y), qkv.detach(), softmax.detach(), window, [1, 2], 0.8)
-    torch.library.opcheck(overlap.attend_overlapping_backward, arguments)
 
 
 def work(function: Callable[..., Tensor], qkv: Tensor) -> tuple[int, int]:
@@ -304,94 +204,3 @@ def test_a_second_derivative_is_refused_not_wrong():
         (gradient,) = torch.autograd.grad(function(x).square().sum(), x, create_graph=True)
         with pytest.raises(RuntimeError, match="no autograd formula"):
             gradient.square().sum().backward()
-
-
-@pytest.mark.parametrize("at_once", [2**18, 1, 50])
-@OVERLAP
-def test_overlapping_windows_are_those_cut_one_by_one(stretch, at_once, window, stride, shape):
-    stretch(at_once)
-    qkv = drawn(2, *shape, 3, 2, 3)
-    expected = outcome(lambda qkv: one_by_one(qkv, window, stride), qkv)
-    agree(outcome(lambda qkv: attend_overlapping(qkv, window, stride), qkv), expected)
-
-
-@OVERLAP
-def test_a_token_is_held_by_as_many_windows_as_counted_one_by_one(window, stride, shape):
-    held = torch.zeros(shape, dtype=torch.float64)
-    for top, left in corners(shape, window, stride):
-        held[top : top + window[0], left : left + window[1]] += 1
-    assert torch.equal(windows.times(drawn(1, *shape, 1), window, stride), held)
-
-
-@COVERING
-def test_overlapping_windows_are_averaged_alike_by_the_operator_and_by_folding(monkeypatch, window, stride, shape):
-    def function(qkv: Tensor) -> Tensor:
-        return windows.overlapping(qkv, heads=2, window=window, stride=stride)
-
-    qkv = drawn(2, *shape, 12)
-    found = outcome(function, qkv)
-    monkeypatch.setattr(windows, "at_once", lambda *_: False)
-    agree(found, outcome(function, qkv))
-    held = windows.times(qkv, window, stride).unsqueeze(-1)
-    scale = 2**-0.5
-    cut = outcome(lambda qkv: one_by_one(qkv.unflatten(-1, (3, 2, 2)), window, stride, scale).flatten(3) / held, qkv)
-    agree(found, cut)
-
-
-@pytest.mark.parametrize(("window", "stride", "tokens"), [(3, 2, 7), (2, 1, 5), (4, 3, 10), (5, 1, 6)])
-def test_overlapping_windows_of_a_sequence_are_cut_one_by_one(window, stride, tokens):
-    def slowly(qkv: Tensor) -> Tensor:
-        y, held = qkv.new_zeros(2, tokens, 4), torch.zeros(tokens, 1)
-        for (start,) in corners((tokens,), (window,), (stride,)):
-            here = slice(start, start + window)
-            y[:, here] += dense(qkv[:, here].unflatten(-1, (3, 2, 2)), scale=2**-0.5).flatten(2)
-            held[here] += 1
-        return y / held
-
-    qkv = drawn(2, tokens, 12)
-    expected = outcome(slowly, qkv)
-    agree(outcome(lambda qkv: windows.overlapping(qkv, heads=2, window=(window,), stride=(stride,)), qkv), expected)
-
-
-@pytest.mark.parametrize(("window", "shape"), [((3,), (9,)), ((2, 3), (4, 9)), ((1, 1), (2, 3)), ((4, 2), (4, 6))])
-def test_windows_side_by_side_are_cut_one_by_one(window, shape):
-    def slowly(qkv: Tensor) -> Tensor:
-        y = qkv.new_zeros(2, *shape, 4)
-        for corner in corners(shape, window, window):
-            here = (slice(None), *(slice(c, c + size) for c, size in zip(corner, window, strict=True)))
-            cut = qkv[here].flatten(1, -2).unflatten(-1, (3, 2, 2))
-            y[here] = dense(cut, scale=2**-0.5).flatten(2).unflatten(1, window)
-        return y
-
-    qkv = drawn(2, *shape, 12)
-    agree(outcome(lambda qkv: windows.tiled(qkv, heads=2, window=window), qkv), outcome(slowly, qkv))
-
-
-@pytest.mark.parametrize("tokens", [3, 9])
-@pytest.mark.parametrize("scale", [None, 1.0])
-def test_attention_in_cut_windows_is_alike_in_the_operator_and_fused(tokens, scale):
-    qkv, factor = drawn(WINDOWS, tokens, 12), 2**-0.5 if scale is None else scale
-    for period, biased in product(PERIODS, (False, True)):
-        bias, mask = (drawn(2, tokens, tokens, seed=1) if biased else None), walls(period, tokens)
-        found = outcome(
-            lambda qkv, bias, mask=mask: windows.attend_cut(qkv, heads=2, bias=bias, mask=mask, scale=scale), qkv, bias
-        )
-
-        def plainly(qkv: Tensor, bias: Tensor | None, mask: Tensor | None = mask) -> Tensor:
-            return windows.fused(qkv.unflatten(-1, (3, 2, 2)), bias=bias, mask=mask, scale=factor).flatten(2)
-
-        plain = outcome(plainly, qkv, bias)
-        agree(found, plain)
-    written = outcome(lambda qkv: dense(qkv.unflatten(-1, (3, 2, 2)), scale=2**-0.5).flatten(2), qkv)
-    agree(outcome(lambda qkv: windows.attend_cut(qkv, heads=2), qkv), written)
-
-
-def test_windows_of_more_tokens_go_to_fused_attention(monkeypatch):
-    def refuse(*_: Any) -> None:
-        raise AssertionError("asked the operator")
-
-    monkeypatch.setattr(windows, "attend_windows", refuse)
-    qkv = drawn(2, windows.MOST + 1, 12)
-    same(windows.attend_cut(qkv, heads=2), dense(qkv.unflatten(-1, (3, 2, 2)), scale=2**-0.5).flatten(2))
-    with pytest.raises(AssertionError, match="asked"):
-        windows.attend_cut(qkv[:, 1:], heads=2)
