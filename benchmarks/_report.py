@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from attnbench.contract.growth import fit
 from benchmarks._aims import aims
 
+BUSY = 0.1  # share of the machine's cores that others took, above which a timing is marked
 PASSES = {False: "forward", True: "forward and backward"}
 GROWN = (2**12, 2**18)  # sizes over which exponents are fitted
 
@@ -34,7 +35,8 @@ def head(where: dict[str, Any]) -> str:
 Machine: {where["device"]}; {told}. Float32 on a CPU, bfloat16 on a GPU, batch 1, all cores. Made by `python -m
 benchmarks.mechanism_speed`. A ratio is the median over rounds in which the modules of a group took turns, with a 95 %
 bootstrap interval; below 1 the mechanism is faster. MiB is the peak of what the allocator gave out in one pass. What
-would have taken over 10 s a step or over 10 GiB was not run and stands as such.
+would have taken over 10 s a step or over 10 GiB was not run and stands as such; ~ marks times while other processes
+took over a tenth of the machine.
 
 ![time against tokens](time.png)"""
 
@@ -48,7 +50,7 @@ def cell(row: Any, *, ratio: bool) -> str:
     if row.status != "ok":
         return str(row.status)
     time = f"{row.ms:,.0f}" if row.ms >= 100 else f"{row.ms:.3g}"
-    told = f"{time} ms, {row.mib:,.0f} MiB"
+    told = f"{time} ms{mark(row)}, {row.mib:,.0f} MiB"
     return f"{told}, {row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]" if ratio else told
 
 
@@ -98,7 +100,13 @@ def ratios(case: pd.DataFrame) -> list[dict[str, Any]]:
 def short(row: Any, *, alone: bool) -> str:
     if row.status != "ok":
         return str(row.status)
-    return f"{row.ms:.3g} ms" if alone or pd.isna(row.ratio) else f"{row.ratio:.2g}"
+    told = f"{row.ms:.3g} ms" if alone or pd.isna(row.ratio) else f"{row.ratio:.2g}"
+    return told + mark(row)
+
+
+def mark(row: Any) -> str:
+    """Behind a time that others disturbed."""
+    return " ~" if row.foreign_cpu > BUSY else ""
 
 
 def crossing(own: pd.DataFrame) -> str:

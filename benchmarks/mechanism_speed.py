@@ -2,6 +2,7 @@
 
     python -m benchmarks.mechanism_speed                       all of it: 1,024 to 262,144 tokens
     python -m benchmarks.mechanism_speed --only mano --sizes 1024,16384
+    python -m benchmarks.mechanism_speed --calm                what others on the machine disturbed, once more
     python -m benchmarks.mechanism_speed --report              the tables again, from rows that are there
 
 Each group, size and pass is a process of its own, in which the modules of the group take turns; before that, those that
@@ -24,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 COLUMNS: list[str] = ["group", "tokens", "gradients", "label", "status", "rounds", "ms", "ms_q25", "ms_q75", "mib"]
 COLUMNS += ["foreign_cpu", "ratio", "ratio_low", "ratio_high"]
+BUSY = 0.1  # share of the machine's cores that others took, above which a timing is disturbed
 Row = dict[str, Any]
 
 
@@ -49,6 +51,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=10.0, help="seconds of one step beyond which a size is not run")
     parser.add_argument("--memory", type=float, default=10.0, help="GiB of one step beyond which a size is not run")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "mechanism_speed", help="folder of the tables")
+    parser.add_argument("--calm", action="store_true", help="only what is not there yet or was disturbed by others")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     parser.add_argument("--case", default="", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -69,6 +72,8 @@ def measure(options: argparse.Namespace) -> None:
         if tokens > GROUPS[name].most or ("compiled" in name and tokens != COMPILED):
             continue
         case = {"group": name, "tokens": tokens, "gradients": gradients}
+        if options.calm and not disturbed([row for row in rows if case.items() <= row.items()]):
+            continue
         earlier = [row for row in rows if row["group"] == name and row["gradients"] == gradients]
         case["skip"] = too_large(earlier, tokens, options)
         command = [sys.executable, "-m", "benchmarks.mechanism_speed", "--case", json.dumps(case)]
@@ -82,6 +87,11 @@ def measure(options: argparse.Namespace) -> None:
         write_rows(options.out, rows)
         shown = ", ".join(f"{row['label']} {row['ms'] or row['status']}" for row in summed_up(case, found))
         print(f"{name}, {tokens} tokens, {'both passes' if gradients else 'forward'}: {shown}", flush=True)
+
+
+def disturbed(rows: list[Row]) -> bool:
+    """Whether a case has no rows yet, or other processes took more than BUSY of the machine meanwhile."""
+    return not rows or any(row["foreign_cpu"] and row["foreign_cpu"] > BUSY for row in rows)
 
 
 def too_large(earlier: list[Row], tokens: int, options: argparse.Namespace) -> dict[str, str]:

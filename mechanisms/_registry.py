@@ -134,10 +134,11 @@ class Mechanism:
 
     fits: the settings it can serve.
     order: how its work grows with the number of tokens N, all else fixed, at the defaults of its knobs.
-    order_of: from a config to its order, where knobs change it.
+    order_of: from a site and a config to its order, where they change it.
     reach: what one layer lets a token see: itself, some others, or all (a causal one all before it); a word, or a
         function of site and config where it depends on them; None where nothing is declared.
-    bound_to_shape: whether its weights depend on the shape of the site.
+    bound_to_shape: whether its weights depend on the shape of the site; a function of site and config where that
+        depends on them.
     version: raised when its behaviour changes, so that old rows keep their own ids.
     needs: an optional package that it cannot do without.
     devices: the device classes it runs on.
@@ -149,17 +150,21 @@ class Mechanism:
     config: type[Knobs]
     fits: frozenset[Setting]
     order: Order
-    order_of: Callable[[Any], Order] | None = None
+    order_of: Callable[[Site, Any], Order] | None = None
     reach: Reach | Callable[[Site, Any], Reach] | None = None
-    bound_to_shape: bool = False
+    bound_to_shape: bool | Callable[[Site, Any], bool] = False
     version: int = 1
     needs: str | None = None
     devices: tuple[str, ...] = ("cpu", "cuda")
     reference: str | None = None
 
-    def order_at(self, config: Knobs) -> Order:
-        """How its work grows with the number of tokens at these knobs."""
-        return self.order_of(config) if self.order_of else self.order
+    def order_at(self, site: Site, config: Knobs) -> Order:
+        """How its work grows with the number of tokens at sites like this one with these knobs."""
+        return self.order_of(site, config) if self.order_of else self.order
+
+    def bound_at(self, site: Site, config: Knobs) -> bool:
+        """Whether its weights at this site with these knobs depend on the site's shape."""
+        return self.bound_to_shape(site, config) if callable(self.bound_to_shape) else self.bound_to_shape
 
     def reach_at(self, site: Site, config: Knobs) -> Reach | None:
         """What one layer lets a token see at this site with these knobs."""
@@ -180,9 +185,9 @@ mechanisms = Registry[Mechanism]("mechanisms")
 class More(TypedDict, total=False):
     """What only some mechanisms declare."""
 
-    order_of: Callable[[Any], Order]
+    order_of: Callable[[Site, Any], Order]
     reach: Reach | Callable[[Site, Any], Reach]
-    bound_to_shape: bool
+    bound_to_shape: bool | Callable[[Site, Any], bool]
     version: int
     needs: str
     devices: tuple[str, ...]

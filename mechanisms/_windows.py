@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from mechanisms._precise import least
 from mechanisms._window_kernel import attend_windows
 from mechanisms._window_overlap import attend_overlapping
 
@@ -36,7 +37,9 @@ def cosines(qkv: Tensor, logit_scale: Tensor) -> Tensor:
     logit_scale [heads, 1, 1]: logarithm of the factor, of which at most HOTTEST counts.
     """
     qkv = qkv.unflatten(-1, (3, len(logit_scale), -1))
-    one_over = torch.linalg.vector_norm(qkv[..., :2, :, :], dim=-1, keepdim=True).clamp(min=1e-12).reciprocal()
+    one_over = (
+        torch.linalg.vector_norm(qkv[..., :2, :, :], dim=-1, keepdim=True).clamp(min=least(qkv.dtype)).reciprocal()
+    )
     q, k = one_over.unbind(-3)
     factor = logit_scale.clamp(max=HOTTEST).exp().to(q.dtype).flatten(1)  # [heads, 1]
     return (qkv * torch.stack([q * factor, k, torch.ones_like(k)], -3)).flatten(-3)  # v as it is: one pass for all

@@ -5,9 +5,10 @@ Version 2: Liu et al., "Swin Transformer V2", CVPR 2022, sections 3.3 and equati
 Version 1 scores by scaled dot products and a table of biases; version 2 by cosines times a learned factor, and a bias
 that an MLP makes of the offset on a logarithmic scale; its keys have no bias.
 Work N for a fixed window.
-Departs from the paper: the shift is left out along an axis that a single window covers, as the authors' code does;
-grids that the window does not divide are refused unless `pad` is on, and padded tokens are masked, where timm lets them
-be seen as zeros. Version 2's norm after the attention belongs to the block.
+Departs from the paper: the shift is left out along an axis that a single window covers, axis by axis as in timm; grids
+that the window does not divide are refused unless `pad` is on; then padding comes before the shift, where timm shifts
+first and so joins rows from both ends, and padded tokens are masked, where timm lets them be seen as zeros. Version 2's
+norm after the attention belongs to the block.
 """
 
 from collections.abc import Mapping
