@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, get_args
 
 from torch import nn
 
@@ -204,12 +204,45 @@ def register(
 ) -> Callable[[Module], Module]:
     """Declares the class below it as a mechanism: a module made by `Class(site, config)`. Words as in Mechanism."""
 
+    refuse_wrong_words(name, config, fits=fits, order=order, **more)
+
     def declare(module: Module) -> Module:
+        if not (isinstance(module, type) and issubclass(module, nn.Module)):
+            raise EntryError(
+                f"mechanism {name}: what is declared should be a class of torch.nn.Module; got {module!r}."
+            )
+        before = mechanisms.entries.get(name)
+        if before and before.module.__module__ == module.__module__ and before.module.__name__ != module.__name__:
+            raise EntryError(f"mechanism {name} is declared twice in one file; one file holds one mechanism.")
         entry = Mechanism(name=name, module=module, config=config, fits=frozenset(fits), order=order, **more)
         mechanisms.add(name, entry, module.__module__)
         return module
 
     return declare
+
+
+def refuse_wrong_words(name: str, config: Any, **words: Any) -> None:
+    """Raises EntryError, in one sentence, for a declaration that says what no mechanism can be."""
+    if not (isinstance(config, type) and issubclass(config, Knobs)):
+        raise EntryError(f"mechanism {name}: its Config should be a class of mechanisms.Knobs; got {config!r}.")
+    if needed := [knob for knob, field in config.model_fields.items() if field.is_required()]:
+        raise EntryError(f"mechanism {name}: every knob needs a default; {', '.join(needed)} has none.")
+    for word, several, choices in (
+        ("fits", True, get_args(Setting)),
+        ("order", False, get_args(Order)),
+        ("reach", False, get_args(Reach)),
+        ("devices", True, ("cpu", "cuda")),
+    ):
+        given = words.get(word)
+        if given is None or callable(given):
+            continue
+        wrong = not given or isinstance(given, str) if several else False
+        found = [given] if wrong or not several else list(given)
+        if wrong or any(item not in choices for item in found):
+            kind = "a tuple of some of" if several else "one of"
+            raise EntryError(f"mechanism {name}: {word} is {kind} {', '.join(map(repr, choices))}; got {given!r}.")
+    if not isinstance(words.get("version", 1), int):
+        raise EntryError(f"mechanism {name}: version is a whole number; got {words['version']!r}.")
 
 
 def usable(device: str) -> list[str]:

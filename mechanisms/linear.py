@@ -111,7 +111,8 @@ class Linear(nn.Module):
             q, k = q.softmax(-1), k.softmax(-2)  # every row's mass is one
         else:
             q, k = FEATURES[self.feature](q), FEATURES[self.feature](k)
-        return q, k, v
+        kind = torch.promote_types(q.dtype, v.dtype)  # autocast on CUDA leaves exponentials in float32
+        return q.to(kind), k.to(kind), v.to(kind)
 
     def joined(self, y: Tensor, x: Tensor) -> Tensor:
         return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape).to(x.dtype))

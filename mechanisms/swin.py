@@ -96,12 +96,12 @@ class Swin(nn.Module):
     def forward(self, x: Tokens) -> Tokens:
         height, width = x.shape[1:3]
         padded = F.pad(x, (0, 0, 0, self.padding[1], 0, self.padding[0])) if any(self.padding) else x
-        cut = reorder(padded.flatten(1, 2), self.order, self.inverse).reshape(-1, self.window**2, x.shape[-1])
+        cut = reorder(padded.flatten(1, 2), self.order, self.inverse).unflatten(1, (-1, self.window**2)).flatten(0, 1)
         qkv, scale = project(cut, self.q, self.k, self.v), None
         if self.logit_scale is not None:
             qkv, scale = cosines(qkv, self.logit_scale), 1.0
         y = self.out(attend_cut(qkv, heads=self.heads, bias=self.biases(), mask=self.mask, scale=scale))
-        y = reorder(y.reshape(len(x), -1, x.shape[-1]), self.inverse, self.order)
+        y = reorder(y.reshape(len(x), len(self.order), x.shape[-1]), self.inverse, self.order)
         return y.unflatten(1, padded.shape[1:3])[:, :height, :width]
 
     def biases(self) -> Tensor | None:
