@@ -61,20 +61,29 @@ def entry_of(word: str) -> Mechanism:
             plugins.name_them([word])
             plugins.join()
             word = os.path.basename(word).removesuffix(".py")  # noqa: PTH119 - a word, not a path that is opened
-        return mechanisms.find(word)
+        return found(word)
     module, _, name = word.partition(":")
     if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds words
         sys.path.append(os.getcwd())  # noqa: PTH109
     file = plugins.place(module)
     stem = module.rpartition(".")[2]
-    if mechanisms.find(stem).module.__name__ == name if stem in mechanisms.names() else False:
-        return mechanisms.find(stem)
+    if found(stem).module.__name__ == name if stem in mechanisms.names() else False:
+        return found(stem)
     plugins.name_them([file])
     plugins.join()
-    entry = mechanisms.find(file.stem)
+    entry = found(file.stem)
     if entry.module.__name__ != name:
         raise ValueError(f"{module} registers the class {entry.module.__name__}; got {name!r}.")
     return entry
+
+
+def found(name: str) -> Mechanism:
+    """A mechanism by its name. Raises ValueError too where its file ends the process instead of registering."""
+    try:
+        return mechanisms.find(name)
+    except SystemExit as error:
+        file = mechanisms.mechanisms.guests.get(name, f"mechanisms/{name}.py")
+        raise ValueError(f"{file} cannot be imported: it calls sys.exit({error.code!r}).") from error
 
 
 def card(entry: Mechanism, words: Sequence[str], *, as_json: bool) -> bool:

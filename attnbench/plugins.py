@@ -27,12 +27,24 @@ def files() -> list[Path]:
 
 
 def place(module: str) -> Path:
-    """The file of a module; a name that says where it should be when there is none, for whoever opens it."""
+    """The file of a module; a name that says where it should be when there is none, for whoever opens it.
+
+    Raises ValueError, in one sentence, where the package around it cannot be imported.
+    """
     try:
         found = importlib.util.find_spec(module)
-    except ImportError:  # of a package around it
+    except (Exception, SystemExit) as error:  # whatever importing the package around it may raise
+        if not absent(module, error):
+            text = str(error).strip().partition("\n")[0].rstrip(".")
+            why = ": ".join(filter(None, (type(error).__name__, text)))
+            raise ValueError(f"the package of {module} cannot be imported: {why}.") from error
         found = None
     return Path(found.origin if found and found.origin else f"{module.replace('.', '/')}.py")
+
+
+def absent(module: str, error: BaseException) -> bool:
+    """Whether an error only says that there is no such module, or no package around it."""
+    return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
 
 
 def name_them(words: Iterable[str | Path]) -> None:

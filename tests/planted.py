@@ -73,8 +73,20 @@ def oracle(site, config):
 
     return slow
 '''
+GATED = "y = y * y.sigmoid() if self"
 LAST = "        return self.out(y)\n"
 BUILT = "        self.q, self.k"
+
+LATE = (
+    "        if site.{0} == 2:\n"
+    "            self.register_forward_hook(lambda self, came, y: y + 1e-3 * y.roll(-1, 1))\n" + BUILT
+)
+
+
+def odd(instead: str) -> str:
+    """Something else at one awkward number of tokens."""
+    return f"        y = {instead} if y.shape[1] == 97 else y\n" + LAST
+
 
 # what is changed, into what, and the lines of the card that must be red
 FAULTS: dict[str, tuple[str, str, set[str]]] = {
@@ -133,6 +145,41 @@ FAULTS: dict[str, tuple[str, str, set[str]]] = {
     "a look at numbers": (
         LAST,
         "        if y.sum() > 1e30:\n            y = -y\n" + LAST,
+        {"meta device"},
+    ),
+    "a leak where chunks of 512 meet": (
+        LAST,
+        "        if y.shape[1] > 512:\n"
+        "            y = torch.cat([y[:, :511], y[:, 511:512] + 1e-3 * y[:, 512:513], y[:, 512:]], 1)\n" + LAST,
+        {"causality"},
+    ),
+    "a leak in a later block": (BUILT, LATE.format("block"), {"causality"}),
+    "a leak in a later stage": (BUILT, LATE.format("stage"), {"causality"}),
+    "a leak across the batch at an odd size": (LAST, odd("y + 1e-6 * y.mean(0)"), {"batch"}),
+    "a leak across a larger batch": (LAST, "        y = y + y.mean(0) if len(y) > 4 else y\n" + LAST, {"batch"}),
+    "a lost gradient at an odd size": (LAST, odd("y.detach()"), {"gradients"}),
+    "state between calls at an odd size": (
+        LAST,
+        "        if y.shape[1] == 97:\n"
+        "            y, self.last = y + getattr(self, 'last', 0.0), 1e-3 * y.detach().mean()\n" + LAST,
+        {"no trace"},
+    ),
+    "a wrong number behind a switch": (GATED, GATED.replace("= y", "= 1.1 * y"), {"slow form"}),
+    "a lost gradient behind a switch": (
+        GATED,
+        "y = y * y.detach().sigmoid() if self",
+        {"slow form", "derivative"},
+    ),
+    "a lost gradient where float32 is computed": (
+        "softmax(-1)",
+        "softmax(-1, dtype=torch.float32).to(q.dtype)\n        v = v.detach() + v * 0.1 - v.detach() * 0.1",
+        {"slow form", "derivative"},
+    ),
+    "a tensor that stays on the CPU": (", device=x.device", "", {"meta device"}),
+    "a mask that is no buffer": (
+        BUILT,
+        "        self.sign = torch.ones(site.channels)\n"
+        "        self.register_forward_hook(lambda self, came, y: y * self.sign.to(y.dtype))\n" + BUILT,
         {"meta device"},
     ),
     "overflow": ("softmax(-1)", "exp()\n        weights = weights / weights.sum(-1, keepdim=True)", {"large inputs"}),

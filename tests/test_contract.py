@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from attnbench import checking
-from attnbench.contract import CHECKS, Subject, card, compiled, examine, growth
+from attnbench.contract import CHECKS, Subject, card, compiled, examine, growth, reach
 from attnbench.contract.card import drawn
 from attnbench.contract.compiled import Compiling
 from attnbench.contract.growth import fit
+from attnbench.contract.precision import lowest
 from mechanisms import Mechanism, find
 from tests.planted import FAULTS, HONEST, planted
 
@@ -39,6 +40,66 @@ def test_a_planted_fault_is_red_on_its_line(fault, tmp_path):
 def test_without_a_fault_all_of_these_lines_are_green(tmp_path):
     with planted(tmp_path, HONEST) as entry:
         assert red(entry, {line for _, _, lines in FAULTS.values() for line in lines}) == set()
+
+
+def test_float32_within_an_honest_mechanism_is_said_and_not_red(tmp_path):
+    """Rounding in a lower type is no wrong gradient, and no leak from a batch."""
+    text = HONEST.replace("softmax(-1)\n        y", "softmax(-1, dtype=torch.float32).to(q.dtype)\n        y")
+    text = text.replace("weights @ v", "(weights.float() @ v.float()).to(q.dtype)")
+    with planted(tmp_path, text) as entry:
+        assert red(entry, {check.name for check in CHECKS} - {"order", "memory growth"}) == set()
+        subject = Subject(entry=entry, knobs={})
+        about = {c.name: drawn(c.name, c.look, c.over(subject)).about for c in CHECKS if c.name == "derivative"}
+    assert "computes a part in float32: step 0.001" in about["derivative"]
+
+
+def test_half_precision_within_leaves_the_derivative_a_fact(tmp_path):
+    with planted(tmp_path, HONEST.replace("weights @ v", "(weights.bfloat16() @ v.bfloat16()).to(q.dtype)")) as entry:
+        slot = Subject(entry=entry, knobs={}).usual()[0]
+        assert lowest(slot) == 16
+        assert reach.derivative(slot).word == "fact"
+    assert lowest(Subject(entry=find("full"), knobs={}).usual()[0]) == 64
+
+
+def test_a_choice_that_the_slow_form_does_not_know_is_no_fault(tmp_path):
+    text = HONEST.replace("y = y * y.sigmoid() if self", "y = 1.1 * y * y.sigmoid() if self").replace(
+        "def oracle(site, config):\n",
+        "def oracle(site, config):\n    if config.gated:\n        raise NotImplementedError\n",
+    )
+    with planted(tmp_path, text) as entry:
+        assert red(entry, {"slow form"}) == set()
+
+
+def test_time_is_what_a_mechanism_computes_not_what_it_waits(tmp_path):
+    """Others on the machine make it wait, and that is no fault of its own."""
+    text = HONEST.replace("        place = torch", "        __import__('time').sleep(0.05)\n        place = torch")
+    with planted(tmp_path, text) as entry:
+        slot = Subject(entry=entry, knobs={}).usual()[0].at((64,))
+        assert growth.milliseconds(slot) < 25
+        assert not growth.too_large(slot)
+
+
+def test_a_line_that_stopped_for_time_says_so(monkeypatch):
+    monkeypatch.setattr(growth, "too_large", lambda _: True)
+    finding = growth.time(Subject(entry=find("linear"), knobs={}).usual()[0])
+    assert finding.word == "not applicable"
+    assert finding.about == "64 tokens spent the time or memory of this line: too few sizes for an exponent"
+
+
+def test_a_wrong_shape_is_one_red_line_and_the_others_are_not_looked_at(tmp_path):
+    old, new, _ = FAULTS["another shape"]
+    with planted(tmp_path, HONEST.replace(old, new)) as entry:
+        first, *others = examine(Subject(entry=entry, knobs={}))
+    assert (first.name, first.word) == ("shape", "fail")
+    assert [line.name for line in others] == [*(check.name for check in CHECKS[1:]), "torch.compile", "time growth"]
+    assert {(line.word, line.about) for line in others} == {("not applicable", card.FIRST)}
+
+
+@pytest.mark.parametrize(("name", "place"), [("full", "causal of 600"), ("linear", "grid of 5x7")])
+def test_a_mechanism_is_looked_at_elsewhere_too(name, place):
+    labels = [slot.label for slot in Subject(entry=find(name), knobs={}).wide()]
+    assert place in labels
+    assert {label.partition(", ")[2] for label in labels} >= {"block 2", "stage 2"}
 
 
 def test_faults_cover_nearly_every_line():
@@ -145,6 +206,9 @@ def test_an_exponent_is_found_beneath_a_constant_cost(power):
         (("--levels", "2"), "name what to check before its knobs"),
         (("absent.py",), "there is no plugin "),
         (("no.such.module:Class",), "there is no plugin "),
+        (("ends.py",), "ends.py cannot be imported: it calls sys.exit(3)."),
+        (("ends:Class",), "ends.py cannot be imported: it calls sys.exit(3)."),
+        (("broken.mine:Class",), "the package of broken.mine cannot be imported: ZeroDivisionError: division by zero."),
     ],
 )
 def test_what_cannot_be_checked_is_refused_in_one_sentence(words, sentence, tmp_path, monkeypatch):
@@ -154,6 +218,9 @@ def test_what_cannot_be_checked_is_refused_in_one_sentence(words, sentence, tmp_
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "ends.py").write_text("import sys\n\nsys.exit(3)\n")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "__init__.py").write_text("1 / 0\n")
     result = CliRunner().invoke(main, ["check", *words], catch_exceptions=False)
     assert result.exit_code == 1
     assert sentence in result.stderr

@@ -118,6 +118,29 @@ def test_an_installed_package_brings_mechanisms_as_entry_points(own, monkeypatch
     assert os.environ[PLUGINS] == str(own)  # so that cells need not look for packages
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import no_such_thing", "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("raise RuntimeError", "RuntimeError"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_one_sentence(text, why, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_pack").mkdir()
+    (tmp_path / "broken_pack" / "__init__.py").write_text(text)
+    with pytest.raises(ValueError, match=r"^[^\n]+\.$") as caught:
+        plugins.place("broken_pack.mine")
+    assert str(caught.value) == f"the package of broken_pack.mine cannot be imported: {why}."
+
+
+def test_a_module_that_is_not_there_is_only_a_name():
+    assert plugins.place("no_such_pack.mine") == Path("no_such_pack/mine.py")
+    assert plugins.place("no_such_module") == Path("no_such_module.py")
+
+
 def test_the_catalogue_lists_a_plugin_with_its_file_and_notices_every_change(own):
     before = catalogue.key()
     plugins.name_them([own])

@@ -47,17 +47,30 @@ def same(name: str, look: Callable[[Slot], Finding], over: Slots) -> Check:
     return Check(name, look, over, look)
 
 
+def wide(name: str, look: Callable[[Slot], Finding]) -> Check:
+    """A check at other places too, which a sweep makes from the first block."""
+
+    def quick(slot: Slot) -> Finding:
+        found = look(slot)
+        for other in [] if slot.site.block or found.word == "fail" else slot.others():
+            if (there := tried(look, other)).word == "fail":
+                return there._replace(about=f"at {other.label}, {there.about}")
+        return found
+
+    return Check(name, look, Subject.wide, quick)
+
+
 CHECKS = (
-    same("shape", shapes.shape, Subject.each),
-    same("batch", leaks.batch, Subject.each),
-    same("causality", leaks.causality, Subject.each),
+    wide("shape", shapes.shape),
+    wide("batch", leaks.batch),
+    wide("causality", leaks.causality),
     Check("reach", reach.reach, Subject.each, reach.quick_reach),
     same("same twice", leaks.chance, Subject.each),
-    same("no trace", leaks.state, Subject.each),
+    wide("no trace", leaks.state),
     same("training", leaks.training, Subject.each),
     same("input untouched", leaks.untouched, Subject.each),
-    same("gradients", reach.gradients, Subject.each),
-    same("derivative", reach.derivative, Subject.base),
+    wide("gradients", reach.gradients),
+    same("derivative", reach.derivative, Subject.each),
     Check("slow form", oracle.oracle, Subject.usual, oracle.quick_oracle),
     Check("layout", leaks.layout, Subject.base),
     Check("dtypes", shapes.dtypes, Subject.base),
@@ -74,6 +87,7 @@ CHECKS = (
     Check("shift", symmetry.shift, Subject.usual),
     Check("distance to full", distance.distance, Subject.usual),
 )
+COMPILE, FIRST = "torch.compile", "not looked at, for the line of its shape is red"
 LAST = Check("time growth", growth.time, Subject.usual)  # when nothing else is at work
 
 
@@ -85,17 +99,18 @@ def examine(subject: Subject, tell: Callable[[Line], None] = lambda _: None) -> 
         line = Line(name="shape", word="fail", about=str(error), number=None, seconds=0.0)
         tell(line)
         return [line]
-    compiling, lines = Compiling(usual[0]), []
+    compiling, slots, lines = Compiling(usual[0]), {}, []
+    compile_check = Check(COMPILE, lambda _: compiling.finding(), lambda _: usual[:1])
     try:
-        for check in CHECKS:
-            lines.append(drawn(check.name, check.look, check.over(subject)))
+        for check in (*CHECKS, compile_check, LAST):
+            if lines and lines[0].word == "fail":
+                lines.append(Line(name=check.name, word="not applicable", about=FIRST, number=None, seconds=0.0))
+            else:
+                slots[check.over] = slots.get(check.over) or check.over(subject)
+                lines.append(drawn(check.name, check.look, slots[check.over]))
             tell(lines[-1])
-        lines.append(drawn("torch.compile", lambda _: compiling.finding(), usual[:1]))
-        tell(lines[-1])
     finally:
         compiling.stop()
-    lines.append(drawn(LAST.name, LAST.look, LAST.over(subject)))
-    tell(lines[-1])
     return lines
 
 
@@ -126,7 +141,7 @@ def tried(look: Callable[[Slot], Finding], slot: Slot) -> Finding:
         warnings.simplefilter("ignore")
         try:
             return look(slot)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             frames = [frame for frame in extract_tb(error.__traceback__) if "mechanisms" in frame.filename] or [None]
             frames = frames if frames[-1] else list(extract_tb(error.__traceback__))[-1:]
             frame = frames[-1]

@@ -7,7 +7,7 @@ one: at small sizes caches and constant costs bend every curve.
 
 from collections.abc import Callable, Sequence
 from math import isqrt, log2
-from time import perf_counter
+from time import get_clock_info, perf_counter, process_time
 
 import numpy as np
 import torch
@@ -30,6 +30,12 @@ ABOVE, BELOW = 0.06, 0.25  # of a counted exponent at the largest sizes
 CLEARLY = 0.5  # by which a measured exponent must lie above the declared one to be a failure
 LONGEST_S, LARGEST_MIB = 0.2, 300.0  # of two passes, and next: beyond it no larger size is tried
 ROUND_S = 0.08
+FINE_S = 1e-4  # a clock of computing time coarser than this tells nothing of one pass
+
+
+def clock() -> float:
+    """Seconds that this process computed, whatever else is at work here; of the wall where that clock is coarse."""
+    return process_time() if get_clock_info("process_time").resolution < FINE_S else perf_counter()
 
 
 def at(slot: Slot, tokens: int) -> Slot:
@@ -77,14 +83,17 @@ def memory(slot: Slot) -> Finding:
 
 
 def measured(slot: Slot, cost: Callable[[Slot], float], what: str, *, again: bool = False) -> Finding:
-    declared, costs = slot.entry.order_at(slot.site, slot.config), {}
+    declared, costs, stopped = slot.entry.order_at(slot.site, slot.config), {}, False
     for tokens in MEASURED:
         larger = at(slot, tokens)
         if larger.refusal() is not None:
             continue
         costs[tokens] = cost(larger)
-        if too_large(larger):
+        if stopped := too_large(larger):
             break
+    if len(costs) < 3 and stopped:
+        spent = f"{', '.join(map(str, costs))} tokens spent the time or memory of this line"
+        return Finding("not applicable", f"{spent}: too few sizes for an exponent")
     if len(costs) < 3:
         return Finding("not applicable", f"it serves only {len(costs)} of {', '.join(map(str, MEASURED))} tokens")
     found, last = fit(list(costs), list(costs.values())), local(costs)
@@ -101,19 +110,19 @@ def measured(slot: Slot, cost: Callable[[Slot], float], what: str, *, again: boo
 
 def too_large(slot: Slot) -> bool:
     """Whether four times the tokens might take sixteen times more than there is."""
-    start = perf_counter()
+    start = clock()
     memory = mebibytes(slot)
-    return perf_counter() - start > LONGEST_S or 16 * memory > LARGEST_MIB
+    return clock() - start > LONGEST_S or 16 * memory > LARGEST_MIB
 
 
 def milliseconds(slot: Slot) -> float:
-    """Least of some passes after two that warm up: others on the machine only ever add."""
+    """Of computing, the least of some passes after one that warms up: others on the machine only ever add."""
     module, x, times = slot.build(), slot.tokens(batch=1), []
     with torch.inference_mode():
         while len(times) < 5 or (sum(times) < ROUND_S and len(times) < 50):
-            start = perf_counter()
+            start = clock()
             module(x)
-            times.append(perf_counter() - start)
+            times.append(clock() - start)
             if sum(times) > 4 * LONGEST_S:
                 break
     return 1e3 * min(times[1:] or times)

@@ -11,8 +11,8 @@ from attnbench.contract.slots import Finding, Slot, Subject, apart, judged
 
 ODD: dict[str, list[tuple[int, ...]]] = {
     "sequence": [(1,), (7,), (31,), (40,), (63,), (65,), (128,)],
-    "causal": [(1,), (7,), (63,), (65,), (97,), (128,)],
-    "grid": [(1, 1), (1, 6), (5, 5), (7, 9), (8, 16), (12, 20), (13, 16), (15, 15), (32, 32)],
+    "causal": [(1,), (7,), (63,), (65,), (97,), (128,), (600,)],
+    "grid": [(1, 1), (1, 6), (5, 5), (5, 7), (7, 9), (8, 16), (12, 20), (13, 16), (15, 15), (32, 32)],
 }
 SENTENCE = r"^\S[^\n]*[.?]$"
 SINGLE_NEAR, HALF_NEAR = 1e-3, 0.1  # relative error of a whole output in float32 and bfloat16
@@ -126,7 +126,14 @@ def meta(slot: Slot) -> Finding:
     real = [name for name, tensor in module.state_dict().items() if not tensor.is_meta]
     if real:
         return Finding("fail", f"{real[0]} is not on the meta device when it is built there")
-    return judged(bool(y.is_meta), "builds and runs on the meta device")
+    if not y.is_meta:
+        return Finding("fail", "built on the meta device, it computes an output elsewhere")
+    try:
+        y = slot.build().to("meta")(slot.tokens().to("meta"))
+    except Exception as error:
+        hint = "is a tensor made without device=, or a mask no buffer?"
+        return Finding("fail", f"built here and moved to another device, forward raises {told(error)}; {hint}")
+    return judged(bool(y.is_meta), "builds and runs on the meta device, and once moved there")
 
 
 def saved(slot: Slot) -> Finding:

@@ -16,6 +16,11 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {  # the first that a mechanism takes
     "causal": [(150,), (192,), (256,), (512,)],  # more tokens than two chunks of a chunked sum hold
     "grid": [(16, 16), (12, 20), (32, 32), (24, 24), (14, 14), (64, 64)],
 }
+ELSEWHERE: dict[str, list[tuple[int, ...]]] = {  # odd, unequal, and longer than any one chunk
+    "sequence": [(31,), (65,)],
+    "causal": [(97,), (600,)],
+    "grid": [(5, 7), (7, 9), (12, 20)],
+}
 CHANNELS = (16, 24, 64)
 
 
@@ -48,7 +53,9 @@ class Slot:
     def label(self) -> str:
         shape = "x".join(map(str, self.site.shape))
         knobs = [f"{knob}={value}" for knob, value in self.added.items()]
-        return ", ".join([f"{self.site.setting} of {shape}", *(["odd block"] if self.site.block else []), *knobs])
+        block = ["", "odd block"][self.site.block] if self.site.block < 2 else f"block {self.site.block}"
+        stage = f"stage {self.site.stage}" if self.site.stage > 1 else ""
+        return ", ".join(filter(None, [f"{self.site.setting} of {shape}", block, stage, *knobs]))
 
     def build(self, seed: int = 0) -> nn.Module:
         """Seeded, in eval mode, and without a trace in the global random state."""
@@ -62,6 +69,20 @@ class Slot:
 
     def at(self, shape: Sequence[int]) -> "Slot":
         return replace(self, site=replace(self.site, shape=tuple(shape)))
+
+    def others(self) -> list["Slot"]:
+        """A later block, a later stage, and places of other sizes where it serves them."""
+        deep = [replace(self, site=replace(self.site, **deeper)) for deeper in ({"block": 2}, {"stage": 2})]
+        return [*deep, *(slot for slot in map(self.at, ELSEWHERE[self.site.setting]) if slot.sound())]
+
+    def sound(self) -> bool:
+        """Whether it computes something here; where it does not, the line of sizes tells why."""
+        x = self.tokens()
+        try:
+            y = self.build()(x)
+        except Exception:
+            return False
+        return isinstance(y, Tensor) and y.shape == x.shape and bool(y.isfinite().all())
 
     def refused(self) -> bool:
         """Whether it is refused as a mechanism should refuse; what breaks otherwise is for the checks to tell."""
@@ -124,6 +145,10 @@ class Subject:
     def each(self) -> list[Slot]:
         """The same, and every choice and switch of every knob by itself, where it is not refused."""
         return [*self.base(), *(slot for slot in self.changed() if not slot.refused())]
+
+    def wide(self) -> list[Slot]:
+        """The same, a later block, a later stage, and places of other sizes, where they are served."""
+        return [*self.each(), *(other for usual in self.usual() for other in usual.others())]
 
     def changed(self) -> Iterator[Slot]:
         for usual in self.usual():
