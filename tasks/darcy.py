@@ -73,7 +73,7 @@ class Config(TaskKnobs):
     def port(self) -> Port:
         """Inputs: the coefficient with zero mean and unit deviation over the training fields, then the two coordinates
         of the node, 0 to 1. Output: the pressure."""
-        return Port(inputs=3, outputs=1, shape=(self.side, self.side))
+        return Port(inputs=3, outputs=1, shape=(self.side, self.side), places=True)
 
     @property
     def examples(self) -> int:
