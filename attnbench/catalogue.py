@@ -77,7 +77,8 @@ def entry(kind: str, name: str, registry: Any) -> Entry:
     text = sys.modules[f"{'attnbench.models' if kind == 'models' else kind}.{name}"].__doc__ or ""
     told = {"name": name, "summary": text.split("\n\n")[0].strip(), "source": source(text), "version": found.version}
     if kind == "mechanisms":
-        told |= {"fits": sorted(found.fits), "order": found.order, "bound_to_shape": found.bound_to_shape}
+        told |= {"fits": sorted(found.fits), "order": found.order}
+        told |= {"bound_to_shape": "by its knobs" if callable(found.bound_to_shape) else found.bound_to_shape}
         guest = registry.mechanisms.guests.get(name)
         told |= {"plugin": str(guest)} if guest else {}
     if kind == "models":

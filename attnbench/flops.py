@@ -1,8 +1,8 @@
 """Counts the work of a forward pass from shapes alone, on the meta device, where nothing is allocated or computed.
 
 torch's FlopCounterMode takes fused attention on a CPU for no work and a complex product for a real one, and it counts
-no FFT. On the meta device fused attention is counted; the two other gaps are closed here. Pointwise work, softmax,
-norms and pooling are not counted: the columns are called matmul_flops and fft_flops for that reason.
+no FFT and no triangular solve. On the meta device fused attention is counted; the other gaps are closed here. Pointwise
+work, softmax, norms and pooling are not counted: the columns are called matmul_flops and fft_flops for that reason.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from tasks import Port
 
 aten = torch.ops.aten
 PRODUCTS = (aten.mm, aten.addmm, aten.bmm, aten.baddbmm)
+SOLVES = (aten.linalg_solve_triangular,)
 TRANSFORMS = (aten._fft_r2c, aten._fft_c2r, aten._fft_c2c)
 
 
@@ -56,7 +57,8 @@ def reals(tensor: Tensor) -> int:
 
 
 def formulas() -> dict[Any, Any]:
-    return {product: complex_aware(product) for product in PRODUCTS} | dict.fromkeys(TRANSFORMS, transform)
+    found = {product: complex_aware(product) for product in PRODUCTS} | dict.fromkeys(TRANSFORMS, transform)
+    return found | dict.fromkeys(SOLVES, solve)
 
 
 def complex_aware(operator: Any) -> Callable[..., int]:
@@ -68,6 +70,16 @@ def complex_aware(operator: Any) -> Callable[..., int]:
 
     formula._get_raw = True  # type: ignore[attr-defined]  # the counter then hands over tensors instead of shapes
     return formula
+
+
+def solve(triangle: Tensor, right: Tensor, *_: Any, left: bool = True, out_val: Any = None, **__: Any) -> int:
+    """n^2 operations for every right-hand side of n numbers: half of a product with the whole matrix."""
+    del out_val
+    columns = right.numel() // right.shape[-2 if left else -1]
+    return triangle.shape[-1] ** 2 * columns
+
+
+solve._get_raw = True  # type: ignore[attr-defined]
 
 
 def transform(source: Tensor, axes: list[int], *_: Any, out_val: Tensor, **__: Any) -> int:

@@ -6,76 +6,93 @@ from typing import Any
 
 import pandas as pd
 
-PASSES = {False: "forward", True: "forward and backward"}
+from attnbench.contract.growth import fit
+from benchmarks._rows import PASSES, calm, picked, ratio
 
 
 @dataclass(frozen=True)
 class Aim:
-    """In some groups, a column of one label over that of another is at most so much; `faster`: its inverse at least."""
+    """In a group, a column of one label over that of another is at most so much; `faster`: its inverse at least."""
 
-    groups: str
+    group: str
     label: str
     base: str
     bound: float
     column: str = "ms"
     faster: bool = False
 
+    def value(self, mine: Any, other: Any) -> float | None:
+        """Of times the median over rounds; of memory what one pass took."""
+        if self.column != "ms":
+            return mine.mib / other.mib
+        found = ratio(mine, self.base)
+        return None if found is None else 1 / found[0] if self.faster else found[0]
+
+    def __str__(self) -> str:
+        sign, what = ("at least", "as fast as") if self.faster else ("at most", "the memory of")
+        what = "the time of" if self.column == "ms" and not self.faster else what
+        return f"{self.group}: {sign} {self.bound:g} x {what} {self.base}"
+
 
 AIMS = (
     Aim("full", "full", "bare attention", 1.02),
-    Aim("swin v1", "swin", "timm", 1.0),
-    Aim("swin v2", "swin", "timm", 1.0),
-    *(Aim(f"mano window {w}", "mano", "layers alone", 1.3) for w in (2, 4, 8)),
-    *(Aim(f"mano window {w} compiled", "mano", "layers alone", 1.3) for w in (2, 4, 8)),
+    *(Aim(f"swin {version} window {w}", "swin", "timm", 1.0) for version in ("v1", "v2") for w in (4, 8)),
+    *(Aim(f"mano window {w}{how}", "mano", "layers alone", 1.3) for how in ("", " compiled") for w in (2, 4, 8)),
     *(Aim(f"mano window {w}", "mano", "unfolded", 1.6, faster=True) for w in (2, 4, 8)),
     *(Aim(f"mano window {w} stride {s}", "mano", "unfolded", 4.0, faster=True) for w, s in ((2, 1), (4, 2))),
     *(Aim(f"mano window {w} stride {s}", "mano", "unfolded", 0.5, column="mib") for w, s in ((2, 1), (4, 2))),
 )
 GROWTH = {"linear": 1.1, "mano": 1.1, "fma pooled": 1.1, "fma": 1.2}
+GROWN = (2**12, 2**18)  # sizes over which exponents are fitted
+FEWEST = 4  # sizes of a fit of three numbers
 
 
 def aims(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    found = [line for aim in AIMS for line in held(rows, aim)]
-    return found + list(growth(rows))
+    found = [held(rows, aim, gradients) for aim in AIMS for gradients in PASSES]
+    return [line for line in found if line] + list(growth(rows))
 
 
-def held(rows: pd.DataFrame, aim: Aim) -> Iterator[dict[str, Any]]:
-    """One line a pass: the ratio at every size, and whether all of them reach the aim."""
-    compiled = aim.groups.endswith("compiled")
-    for gradients, name in PASSES.items():
-        mine = rows.group.str.startswith(aim.groups) & (rows.gradients == gradients)
-        mine &= rows.group.str.endswith("compiled") == compiled
-        if not aim.groups.startswith("swin"):
-            mine &= rows.group == aim.groups
-        told, good = [], []
-        for _, case in rows[mine].groupby(["group", "tokens"]):
-            case = case.set_index("label")
-            if not {aim.label, aim.base} <= set(case.index) or case.loc[[aim.label, aim.base], aim.column].isna().any():
-                continue
-            ratio = case.loc[aim.label, aim.column] / case.loc[aim.base, aim.column]
-            ratio = 1 / ratio if aim.faster else ratio
-            told.append(f"{ratio:.2f}")
-            good.append(ratio >= aim.bound if aim.faster else ratio <= aim.bound)
-        if told:
-            sign, what = ("at least", "as fast as") if aim.faster else ("at most", "the memory of")
-            what = "the time of" if aim.column == "ms" and not aim.faster else what
-            aimed = f"{aim.groups}: {sign} {aim.bound:g} x {what} {aim.base}"
-            yield line(aimed, name, told, good)
+def held(rows: pd.DataFrame, aim: Aim, gradients: bool) -> dict[str, Any] | None:
+    """The ratio at every size; None where nothing was run."""
+    told, good = [], []
+    own = picked(rows, group=aim.group, gradients=gradients)
+    for tokens in sorted(own.tokens.unique()):
+        case: dict[str, Any] = {row.label: row for row in picked(own, tokens=tokens).itertuples()}
+        mine, other = case[aim.label], case[aim.base]
+        if mine.status != "ok" and other.status == "ok":
+            told.append(f"{mine.status} at {tokens:,}")
+            good.append(False)
+        elif calm(mine) and calm(other) and (value := aim.value(mine, other)) is not None:
+            told.append(f"{value:.2f} at {tokens:,}")
+            good.append(value >= aim.bound if aim.faster else value <= aim.bound)
+    return line(str(aim), gradients, told, good) if told else None
 
 
 def growth(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    from benchmarks._report import grown
-
     for label, bound in GROWTH.items():
-        for gradients, name in PASSES.items():
-            case = rows[(rows.group == "catalogue grid") & (rows.gradients == gradients) & (rows.label == label)]
-            both = {column: grown(case.set_index("tokens"), column) for column in ("ms", "mib")}
-            if None not in both.values():
-                told = [f"time {both['ms']:.2f}", f"memory {both['mib']:.2f}"]
-                aimed = f"{label}: exponent at most {bound:g} from 4,096 to 262,144 tokens"
-                yield line(aimed, name, told, [value <= bound for value in both.values() if value is not None])
+        for gradients in PASSES:
+            own = picked(rows, group="catalogue grid", gradients=gradients, label=label).set_index("tokens")
+            both = {name: grown(own, column) for name, column in (("time", "ms"), ("memory", "mib"))}
+            if all(both.values()):
+                last = sizes(own)[-1].Index
+                told = [f"{name} {value:.2f} up to {last:,}" for name, value in both.items()]
+                good = [value is not None and value <= bound and last == GROWN[1] for value in both.values()]
+                aimed = f"{label}: exponent at most {bound:g} from {GROWN[0]:,} to {GROWN[1]:,} tokens"
+                yield line(aimed, gradients, told, good)
 
 
-def line(aimed: str, name: str, told: list[str], good: list[bool]) -> dict[str, Any]:
+def grown(own: pd.DataFrame, column: str) -> float | None:
+    """The exponent over the calm sizes of GROWN; None where there are too few."""
+    rows = [row for row in sizes(own) if GROWN[0] <= row.Index <= GROWN[1]]
+    return fit([row.Index for row in rows], [getattr(row, column) for row in rows]) if len(rows) >= FEWEST else None
+
+
+def sizes(own: pd.DataFrame) -> list[Any]:
+    """The calm rows of one module, by number of tokens."""
+    rows: list[Any] = list(own.itertuples())
+    return sorted((row for row in rows if calm(row)), key=lambda row: row.Index)
+
+
+def line(aimed: str, gradients: bool, told: list[str], good: list[bool]) -> dict[str, Any]:
     reached = "yes" if all(good) else "no" if not any(good) else f"at {sum(good)} of {len(good)}"
-    return {"aim": aimed, "pass": name, "measured, by size": ", ".join(told), "reached": reached}
+    return {"aim": aimed, "pass": PASSES[gradients], "measured": ", ".join(told), "reached": reached}

@@ -26,6 +26,7 @@ class Group:
     channels: int = 128
     setting: str = "grid"
     most: int = SIZES[-1]  # tokens
+    bases: tuple[str, ...] = ()  # labels by which times are divided, round by round
     alike: dict[str, float] = field(default_factory=dict)  # which must give the first one's outputs, and to what
 
     def shape(self, tokens: int) -> tuple[int, ...]:
@@ -105,22 +106,29 @@ def catalogue(setting: str) -> Callable[[int], dict[str, nn.Module]]:
     return make
 
 
+RIVALS = ("unfolded", "layers alone")
 GROUPS = {
     group.name: group
     for group in (
-        Group(name="full", make=full, setting="sequence", alike={"full": 1e-5}),
+        Group(name="full", make=full, setting="sequence", bases=("bare attention",), alike={"full": 1e-5}),
         *(
-            Group(name=f"swin {version} window {window}", make=swin(version, window), most=2**16, alike={"swin": 1e-4})
+            Group(
+                name=f"swin {version} window {window}",
+                make=swin(version, window),
+                most=2**16,
+                bases=("timm",),
+                alike={"swin": 1e-4},
+            )
             for version in ("v1", "v2")
             for window in (4, 8)
         ),
-        *(Group(name=f"mano window {w}", make=mano(w, w, 3), alike={"mano": 1e-5}) for w in (2, 4, 8)),
+        *(Group(name=f"mano window {w}", make=mano(w, w, 3), bases=RIVALS, alike={"mano": 1e-5}) for w in (2, 4, 8)),
         *(
-            Group(name=f"mano window {w} stride {s}", make=mano(w, s, 1), alike={"mano": 1e-5})
+            Group(name=f"mano window {w} stride {s}", make=mano(w, s, 1), bases=RIVALS, alike={"mano": 1e-5})
             for w, s in ((2, 1), (4, 2))
         ),
         *(
-            Group(name=f"catalogue {kind}", make=catalogue(kind), channels=64, setting=kind)
+            Group(name=f"catalogue {kind}", make=catalogue(kind), bases=("full",), channels=64, setting=kind)
             for kind in ("grid", "causal")
         ),
     )

@@ -9,17 +9,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from attnbench.contract.growth import fit
-from benchmarks._aims import aims
-
-PASSES = {False: "forward", True: "forward and backward"}
-GROWN = (2**12, 2**18)  # sizes over which exponents are fitted
+from benchmarks._aims import GROWN, aims, grown
+from benchmarks._rows import PASSES, calm, picked, ratio, read
 
 
 def write(folder: Path) -> None:
-    rows = pd.read_csv(folder / "rows.csv")
+    rows = read(folder / "rows.csv")
     where = json.loads((folder / "host.json").read_text())
-    parts = [head(where), "## Aims\n\n" + table(aims(rows)), pairs(rows), catalogue(rows)]
+    parts = [head(rows, where), "## Aims\n\n" + AIMED + table(aims(rows)), pairs(rows), catalogue(rows)]
     notes = folder / "notes.md"
     if notes.exists():
         parts.insert(2, notes.read_text().strip())
@@ -27,14 +24,23 @@ def write(folder: Path) -> None:
     draw(rows, folder)
 
 
-def head(where: dict[str, Any]) -> str:
-    told = ", ".join(f"{key} {value}" for key, value in where.items() if value and key != "device")
+AIMED = """Only sizes that nobody disturbed count; `over ...` and `out of memory` miss an aim.
+
+"""
+
+
+def head(rows: pd.DataFrame, where: dict[str, Any]) -> str:
+    told = ", ".join(f"{key} {value}" for key, value in where.items() if value and key not in ("device", "commit"))
+    made = "; ".join(
+        sorted({f"{device} at commit {commit}" for device, commit in zip(rows.device, rows.commit, strict=True)})
+    )
     return f"""# Mechanisms beside what one would otherwise take
 
-Machine: {where["device"]}; {told}. Float32 on a CPU, bfloat16 on a GPU, batch 1, all cores. Made by `python -m
-benchmarks.mechanism_speed`. A ratio is the median over rounds in which the modules of a group took turns, with a 95 %
-bootstrap interval; below 1 the mechanism is faster. MiB is the peak of what the allocator gave out in one pass. What
-would have taken over 10 s a step or over 10 GiB was not run and stands as such.
+Made on {made}; {told}. Float32 on a CPU, bfloat16 on a GPU, batch 1, all cores. `python -m benchmarks.mechanism_speed`
+makes it. A ratio is the median over rounds in which the modules of a group took turns, with its quartiles; below 1 the
+first-named is faster; n is the number of rounds, all in one process, so the spread between processes is not in it. MiB
+is the peak of what the allocator gave out in one pass. What would have taken over 10 s a step or over 10 GiB was not
+run and stands as such; ~ marks times while other processes took over a tenth of the machine.
 
 ![time against tokens](time.png)"""
 
@@ -43,26 +49,26 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
 
 
-def cell(row: Any, *, ratio: bool) -> str:
-    """A time as it stands in a table, with its ratio where there is one to give."""
+def cell(row: Any, base: str) -> str:
+    """A time as it stands in a table, with its ratio to another's where there is one to give."""
     if row.status != "ok":
         return str(row.status)
-    time = f"{row.ms:,.0f}" if row.ms >= 100 else f"{row.ms:.3g}"
-    told = f"{time} ms, {row.mib:,.0f} MiB"
-    return f"{told}, {row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]" if ratio else told
+    told = f"{row.ms:,.0f}" if row.ms >= 100 else f"{row.ms:.3g}"
+    told = f"{told} ms{mark(row)}, {row.mib:,.0f} MiB, n {row.rounds:.0f}"
+    found = None if base == row.label else ratio(row, base)
+    return told if found is None else f"{told}, {found[0]:.2f} [{found[1]:.2f}, {found[2]:.2f}]"
 
 
 def pairs(rows: pd.DataFrame) -> str:
     """Of every group that stands beside rivals: a table a group, a column a module."""
     parts = ["## Pairs\n\nEvery ratio is to the first column."]
     for group in [name for name in rows.group.unique() if not name.startswith("catalogue")]:
-        found = []
+        found, base = [], picked(rows, group=group).label.iloc[0]
         for gradients, name in PASSES.items():
             own = picked(rows, group=group, gradients=gradients)
             for tokens in sorted(own.tokens.unique()):
                 case: list[Any] = list(picked(own, tokens=tokens).itertuples())
-                cells = {row.label: cell(row, ratio=i > 0) for i, row in enumerate(case)}
-                found.append({"pass": name, "tokens": f"{tokens:,}"} | cells)
+                found.append({"pass": name, "tokens": f"{tokens:,}"} | {row.label: cell(row, base) for row in case})
         parts.append(f"### {group}\n\n{table(found)}")
     return "\n\n".join(parts)
 
@@ -73,7 +79,7 @@ def catalogue(rows: pd.DataFrame) -> str:
         "## All mechanisms beside fused full attention\n\nAt their defaults, 64 channels, 2 heads. Ratio of times to "
         "full attention at the same number of tokens; `full` itself in ms. Faster from: where the ratio crosses 1, "
         f"between sizes on a straight line in logarithms. Exponents p of a + b n^p over {GROWN[0]:,} to {GROWN[1]:,} "
-        "tokens, of time and of memory."
+        "tokens, of time and of memory, where at least four sizes ran undisturbed."
     ]
     for group in [name for name in rows.group.unique() if name.startswith("catalogue")]:
         for gradients, name in PASSES.items():
@@ -98,21 +104,27 @@ def ratios(case: pd.DataFrame) -> list[dict[str, Any]]:
 def short(row: Any, *, alone: bool) -> str:
     if row.status != "ok":
         return str(row.status)
-    return f"{row.ms:.3g} ms" if alone or pd.isna(row.ratio) else f"{row.ratio:.2g}"
+    found = None if alone else ratio(row, "full")
+    return (f"{row.ms:.3g} ms" if found is None else f"{found[0]:.2g}") + mark(row)
+
+
+def mark(row: Any) -> str:
+    """Behind a time that others disturbed."""
+    return "" if calm(row) else " ~"
 
 
 def crossing(own: pd.DataFrame) -> str:
     """The number of tokens from which on a mechanism is faster than full attention."""
-    known = own.dropna(subset=["ratio"]).ratio
-    slower = known[known >= 1]
-    if known.empty:
+    rows: list[Any] = [row for row in own.itertuples() if calm(row)]
+    known = [(int(row.Index), found[0]) for row in rows if (found := ratio(row, "full")) is not None]
+    if not known:
         return "unknown"
-    if slower.empty:
-        return f"below {known.index[0]:,}"
-    after = known[known.index > slower.index[-1]]
-    if after.empty:
-        return f"above {known.index[-1]:,}"
-    (n, r), (m, s) = (slower.index[-1], slower.iloc[-1]), (after.index[0], after.iloc[0])
+    slower = [number for number, (_, value) in enumerate(known) if value >= 1]
+    if not slower:
+        return f"below {known[0][0]:,}"
+    if slower[-1] == len(known) - 1:
+        return f"above {known[-1][0]:,}"
+    (n, r), (m, s) = known[slower[-1]], known[slower[-1] + 1]
     found = exp(log(n) + (log(m) - log(n)) * log(r) / (log(r) - log(s)))
     return f"{float(f'{found:.2g}'):,.0f}"
 
@@ -120,19 +132,6 @@ def crossing(own: pd.DataFrame) -> str:
 def exponent(own: pd.DataFrame, column: str) -> str:
     found = grown(own, column)
     return "" if found is None else f"{found:.2f}"
-
-
-def grown(own: pd.DataFrame, column: str) -> float | None:
-    """The exponent over the sizes of GROWN; None where fewer than three ran."""
-    costs = {size: cost for size, cost in own[column].dropna().items() if GROWN[0] <= int(str(size)) <= GROWN[1]}
-    return fit([int(str(size)) for size in costs], [float(str(c)) for c in costs.values()]) if len(costs) >= 3 else None
-
-
-def picked(rows: pd.DataFrame, **values: Any) -> pd.DataFrame:
-    """Rows whose columns hold these values."""
-    for column, value in values.items():
-        rows = rows.loc[rows[column] == value]
-    return rows
 
 
 def draw(rows: pd.DataFrame, folder: Path) -> None:

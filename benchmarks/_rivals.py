@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnbench.models._timm import timm
+from mechanisms._project import project
 from mechanisms.swin import from_timm
 
 
@@ -46,7 +47,8 @@ class Layers(nn.Module):
         y = None
         for grid in reversed(grids):
             tokens = grid.movedim(1, -1)
-            here = mano.out(mano.q(tokens) + mano.k(tokens) + mano.v(tokens)).movedim(-1, 1)
+            q, k, v = project(tokens, mano.q, mano.k, mano.v).chunk(3, -1)
+            here = mano.out(q + k + v).movedim(-1, 1)
             y = here if y is None else here + mano.up(y)
         assert y is not None
         return y.movedim(1, -1)
@@ -75,7 +77,8 @@ class Unfolded(nn.Module):
         geometry: dict[str, Any] = {"kernel_size": self.window, "stride": self.stride}
         windows = grid.unfold(1, self.window, self.stride).unfold(2, self.window, self.stride)
         tokens = rearrange(windows, "b i j c m n -> (b i j) (m n) c")
-        q, k, v = (rearrange(p(tokens), "b n (h d) -> b h n d", h=mano.heads) for p in (mano.q, mano.k, mano.v))
+        qkv = project(tokens, mano.q, mano.k, mano.v)
+        q, k, v = rearrange(qkv, "b n (p h d) -> p b h n d", p=3, h=mano.heads)
         y = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
         y = mano.out(rearrange(y, "b h n d -> b n (h d)"))
         columns = rearrange(y, "(b p) m c -> b (c m) p", b=len(grid))

@@ -2,6 +2,7 @@
 
     python -m benchmarks.mechanism_speed                       all of it: 1,024 to 262,144 tokens
     python -m benchmarks.mechanism_speed --only mano --sizes 1024,16384
+    python -m benchmarks.mechanism_speed --calm                what others on the machine disturbed, once more
     python -m benchmarks.mechanism_speed --report              the tables again, from rows that are there
 
 Each group, size and pass is a process of its own, in which the modules of the group take turns; before that, those that
@@ -23,7 +24,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 COLUMNS: list[str] = ["group", "tokens", "gradients", "label", "status", "rounds", "ms", "ms_q25", "ms_q75", "mib"]
-COLUMNS += ["foreign_cpu", "ratio", "ratio_low", "ratio_high"]
+COLUMNS += ["foreign_cpu", "ratios", "commit", "device"]
+BUSY = 0.1  # share of the machine's cores that others took, above which a timing is disturbed
 Row = dict[str, Any]
 
 
@@ -49,6 +51,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=10.0, help="seconds of one step beyond which a size is not run")
     parser.add_argument("--memory", type=float, default=10.0, help="GiB of one step beyond which a size is not run")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "mechanism_speed", help="folder of the tables")
+    parser.add_argument("--calm", action="store_true", help="only what is not there yet or was disturbed by others")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     parser.add_argument("--case", default="", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -63,14 +66,17 @@ def measure(options: argparse.Namespace) -> None:
     names = [name for name in GROUPS if options.only in name]
     if not names:
         sys.exit(f"No group's name holds '{options.only}'. There are: {', '.join(GROUPS)}.")
-    (options.out / "host.json").write_text(json.dumps(here(options.device), indent=1) + "\n")
+    where = here(options.device)
+    (options.out / "host.json").write_text(json.dumps(where, indent=1) + "\n")
     rows = read_rows(options.out)
     for name, gradients, tokens in product(names, (False, True), sizes):
         if tokens > GROUPS[name].most or ("compiled" in name and tokens != COMPILED):
             continue
         case = {"group": name, "tokens": tokens, "gradients": gradients}
+        if options.calm and not disturbed([row for row in rows if case.items() <= row.items()]):
+            continue
         earlier = [row for row in rows if row["group"] == name and row["gradients"] == gradients]
-        case["skip"] = too_large(earlier, tokens, options)
+        case |= {"skip": too_large(earlier, tokens, options), "bases": GROUPS[name].bases}
         command = [sys.executable, "-m", "benchmarks.mechanism_speed", "--case", json.dumps(case)]
         command += ["--device", options.device, "--memory", str(options.memory)]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
@@ -78,10 +84,20 @@ def measure(options: argparse.Namespace) -> None:
             sys.exit(f"{name} at {tokens} tokens failed, see above; what was measured before is kept in {options.out}.")
         found = json.loads(done.stdout.splitlines()[-1])
         rows = [row for row in rows if (row["group"], row["gradients"], row["tokens"]) != (name, gradients, tokens)]
-        rows += summed_up(case, found)
+        new = summed_up(case, found, where)
+        rows += new
         write_rows(options.out, rows)
-        shown = ", ".join(f"{row['label']} {row['ms'] or row['status']}" for row in summed_up(case, found))
+        shown = ", ".join(f"{row['label']} {row['ms'] or row['status']}" for row in new)
         print(f"{name}, {tokens} tokens, {'both passes' if gradients else 'forward'}: {shown}", flush=True)
+
+
+def disturbed(rows: list[Row]) -> bool:
+    """Whether a case has no rows yet, or other processes took more than BUSY of the machine meanwhile."""
+    return not rows or any(busy(row) or row["status"] != "ok" for row in rows)
+
+
+def busy(row: Row) -> bool:
+    return bool(row["foreign_cpu"]) and row["foreign_cpu"] > BUSY
 
 
 def too_large(earlier: list[Row], tokens: int, options: argparse.Namespace) -> dict[str, str]:
@@ -93,6 +109,7 @@ def too_large(earlier: list[Row], tokens: int, options: argparse.Namespace) -> d
             continue
         if not rows[-1]["ms"]:
             skip[label] = rows[-1]["status"]
+        rows = [row for row in rows if not busy(row)]
         for column, limit, unit in (("ms", options.limit * 1e3, "time"), ("mib", options.memory * 1024, "memory")):
             costs = [(row["tokens"], row[column]) for row in rows if row[column]]
             if costs and label not in skip and predicted(costs, tokens) > limit:
@@ -123,23 +140,24 @@ def child(options: argparse.Namespace) -> dict[str, Any]:
     return run(group, case["tokens"], gradients=case["gradients"], skip=case["skip"], device=options.device)
 
 
-def summed_up(case: dict[str, Any], found: dict[str, dict[str, Any]]) -> list[Row]:
-    """Rows of one case: medians, quartiles, and ratios to each group's first module in the same rounds."""
+def summed_up(case: dict[str, Any], found: dict[str, dict[str, Any]], where: dict[str, Any]) -> list[Row]:
+    """Rows of one case: medians and quartiles, and ratios to every other module in the same rounds, as JSON."""
     import statistics
 
     from benchmarks._timing import ratio
 
-    rows, base = [], next(iter(found.values())).get("times")
+    rows = []
     for label, got in found.items():
         row: Row = dict.fromkeys(COLUMNS, "") | {key: case[key] for key in ("group", "tokens", "gradients")}
-        row |= {"label": label, "status": got["status"]}
+        row |= {"label": label, "status": got["status"], "commit": where["commit"], "device": where["device"]}
         if times := got.get("times"):
             q25, median, q75 = statistics.quantiles(times, n=4, method="inclusive")
             row |= {"rounds": len(times), "ms": round(median, 4), "ms_q25": round(q25, 4), "ms_q75": round(q75, 4)}
             row |= {"mib": round(got["mib"] or 0, 3) or "", "foreign_cpu": round(got["foreign_cpu"] or 0, 3)}
-            if base:
-                names = ("ratio", "ratio_low", "ratio_high")
-                row |= dict(zip(names, (round(r, 4) for r in ratio(times, base)), strict=True))
+            bases = {
+                base: other["times"] for base, other in found.items() if "times" in other and base in case["bases"]
+            }
+            row["ratios"] = json.dumps({base: [round(r, 4) for r in ratio(times, b)] for base, b in bases.items()})
         rows.append(row)
     return rows
 
@@ -162,7 +180,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def typed(key: str, value: str) -> Any:
-    if key in ("group", "label", "status") or not value:
+    if key in ("group", "label", "status", "ratios", "commit", "device") or not value:
         return value
     if key == "gradients":
         return value == "True"

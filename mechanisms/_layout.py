@@ -82,7 +82,7 @@ class Nested:
 
     def attend(self, qkv: Tensor, *, heads: int) -> Tensor:
         y = attend_cut(qkv.reshape(-1, self.window, qkv.shape[-1]), heads=heads)
-        return y.reshape(*qkv.shape[:2], -1)
+        return y.reshape(*qkv.shape[:2], y.shape[-1])
 
 
 def merged(filters: nn.Module, x: Tensor, block: int) -> Tensor:

@@ -140,7 +140,7 @@ def mean_over_windows(columns: Tensor, sides: tuple[int, ...], windows: Windows)
     }
     times = F.fold(torch.ones_like(columns[:1, : prod(window)]), **geometry)  # windows over each token
     y = F.fold(columns, **geometry) / times
-    return y.movedim(1, -1).reshape(len(y), *sides, -1)
+    return y.movedim(1, -1).reshape(len(y), *sides, y.shape[1])
 
 
 def attend_whole(attention: nn.Module, x: Tokens, windows: Windows) -> Tokens:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, get_args
 
 from torch import nn
 
@@ -134,10 +134,11 @@ class Mechanism:
 
     fits: the settings it can serve.
     order: how its work grows with the number of tokens N, all else fixed, at the defaults of its knobs.
-    order_of: from a config to its order, where knobs change it.
+    order_of: from a site and a config to its order, where they change it.
     reach: what one layer lets a token see: itself, some others, or all (a causal one all before it); a word, or a
         function of site and config where it depends on them; None where nothing is declared.
-    bound_to_shape: whether its weights depend on the shape of the site.
+    bound_to_shape: whether its weights depend on the shape of the site; a function of site and config where that
+        depends on them.
     version: raised when its behaviour changes, so that old rows keep their own ids.
     needs: an optional package that it cannot do without.
     devices: the device classes it runs on.
@@ -149,17 +150,21 @@ class Mechanism:
     config: type[Knobs]
     fits: frozenset[Setting]
     order: Order
-    order_of: Callable[[Any], Order] | None = None
+    order_of: Callable[[Site, Any], Order] | None = None
     reach: Reach | Callable[[Site, Any], Reach] | None = None
-    bound_to_shape: bool = False
+    bound_to_shape: bool | Callable[[Site, Any], bool] = False
     version: int = 1
     needs: str | None = None
     devices: tuple[str, ...] = ("cpu", "cuda")
     reference: str | None = None
 
-    def order_at(self, config: Knobs) -> Order:
-        """How its work grows with the number of tokens at these knobs."""
-        return self.order_of(config) if self.order_of else self.order
+    def order_at(self, site: Site, config: Knobs) -> Order:
+        """How its work grows with the number of tokens at sites like this one with these knobs."""
+        return self.order_of(site, config) if self.order_of else self.order
+
+    def bound_at(self, site: Site, config: Knobs) -> bool:
+        """Whether its weights at this site with these knobs depend on the site's shape."""
+        return self.bound_to_shape(site, config) if callable(self.bound_to_shape) else self.bound_to_shape
 
     def reach_at(self, site: Site, config: Knobs) -> Reach | None:
         """What one layer lets a token see at this site with these knobs."""
@@ -180,9 +185,9 @@ mechanisms = Registry[Mechanism]("mechanisms")
 class More(TypedDict, total=False):
     """What only some mechanisms declare."""
 
-    order_of: Callable[[Any], Order]
+    order_of: Callable[[Site, Any], Order]
     reach: Reach | Callable[[Site, Any], Reach]
-    bound_to_shape: bool
+    bound_to_shape: bool | Callable[[Site, Any], bool]
     version: int
     needs: str
     devices: tuple[str, ...]
@@ -199,12 +204,45 @@ def register(
 ) -> Callable[[Module], Module]:
     """Declares the class below it as a mechanism: a module made by `Class(site, config)`. Words as in Mechanism."""
 
+    refuse_wrong_words(name, config, fits=fits, order=order, **more)
+
     def declare(module: Module) -> Module:
+        if not (isinstance(module, type) and issubclass(module, nn.Module)):
+            raise EntryError(
+                f"mechanism {name}: what is declared should be a class of torch.nn.Module; got {module!r}."
+            )
+        before = mechanisms.entries.get(name)
+        if before and before.module.__module__ == module.__module__ and before.module.__name__ != module.__name__:
+            raise EntryError(f"mechanism {name} is declared twice in one file; one file holds one mechanism.")
         entry = Mechanism(name=name, module=module, config=config, fits=frozenset(fits), order=order, **more)
         mechanisms.add(name, entry, module.__module__)
         return module
 
     return declare
+
+
+def refuse_wrong_words(name: str, config: Any, **words: Any) -> None:
+    """Raises EntryError, in one sentence, for a declaration that says what no mechanism can be."""
+    if not (isinstance(config, type) and issubclass(config, Knobs)):
+        raise EntryError(f"mechanism {name}: its Config should be a class of mechanisms.Knobs; got {config!r}.")
+    if needed := [knob for knob, field in config.model_fields.items() if field.is_required()]:
+        raise EntryError(f"mechanism {name}: every knob needs a default; {', '.join(needed)} has none.")
+    for word, several, choices in (
+        ("fits", True, get_args(Setting)),
+        ("order", False, get_args(Order)),
+        ("reach", False, get_args(Reach)),
+        ("devices", True, ("cpu", "cuda")),
+    ):
+        given = words.get(word)
+        if given is None or callable(given):
+            continue
+        wrong = not given or isinstance(given, str) if several else False
+        found = [given] if wrong or not several else list(given)
+        if wrong or any(item not in choices for item in found):
+            kind = "a tuple of some of" if several else "one of"
+            raise EntryError(f"mechanism {name}: {word} is {kind} {', '.join(map(repr, choices))}; got {given!r}.")
+    if not isinstance(words.get("version", 1), int):
+        raise EntryError(f"mechanism {name}: version is a whole number; got {words['version']!r}.")
 
 
 def usable(device: str) -> list[str]:

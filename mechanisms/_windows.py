@@ -7,10 +7,12 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from mechanisms._precise import least
 from mechanisms._window_kernel import attend_windows
 from mechanisms._window_overlap import attend_overlapping
 
 HOTTEST = log(100)  # largest logarithm of Swin V2's factor on cosines
+CALL = 2**15  # windows in one call of fused attention: kernels on CUDA take fewer than 65,536 in a batch
 MOST = 64  # tokens in a window up to which a CPU takes many windows at once
 
 
@@ -36,7 +38,9 @@ def cosines(qkv: Tensor, logit_scale: Tensor) -> Tensor:
     logit_scale [heads, 1, 1]: logarithm of the factor, of which at most HOTTEST counts.
     """
     qkv = qkv.unflatten(-1, (3, len(logit_scale), -1))
-    one_over = torch.linalg.vector_norm(qkv[..., :2, :, :], dim=-1, keepdim=True).clamp(min=1e-12).reciprocal()
+    one_over = (
+        torch.linalg.vector_norm(qkv[..., :2, :, :], dim=-1, keepdim=True).clamp(min=least(qkv.dtype)).reciprocal()
+    )
     q, k = one_over.unbind(-3)
     factor = logit_scale.clamp(max=HOTTEST).exp().to(q.dtype).flatten(1)  # [heads, 1]
     return (qkv * torch.stack([q * factor, k, torch.ones_like(k)], -3)).flatten(-3)  # v as it is: one pass for all
@@ -52,7 +56,9 @@ def fused(qkv: Tensor, *, bias: Tensor | None, mask: Tensor | None, scale: float
     q, k, v = qkv.transpose(1, 3).unbind(2)
     bias, mask = (None if t is None else t.to(q.dtype) for t in (bias, mask))
     if mask is None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale).transpose(1, 2)
+        parts = zip(*(t.split(CALL) for t in (q, k, v)), strict=True)
+        found = [F.scaled_dot_product_attention(*part, attn_mask=bias, scale=scale) for part in parts]
+        return (found[0] if len(found) == 1 else torch.cat(found)).transpose(1, 2)
     walls = mask.unsqueeze(1) if bias is None else mask.unsqueeze(1) + bias
     walls = walls.expand(-1, q.shape[1], -1, -1).flatten(0, 1)
     beside = (t.reshape(-1, len(walls), *t.shape[2:]) for t in (q, k, v))  # heads beside windows: masks have no batch
@@ -88,12 +94,14 @@ def overlapping(qkv: Tensor, *, heads: int, window: tuple[int, ...], stride: tup
 
 def times(grid: Tensor, window: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
     """How many windows hold each token of a grid [B, H, W, ...], as [H, W]."""
-    rows, columns = (along(side, size, step) for side, size, step in zip(grid.shape[1:3], window, stride, strict=True))
+    rows, columns = (
+        along(side, size, step, grid.device) for side, size, step in zip(grid.shape[1:3], window, stride, strict=True)
+    )
     return (rows.unsqueeze(1) * columns).to(grid)
 
 
-def along(side: int, window: int, stride: int) -> Tensor:
+def along(side: int, window: int, stride: int, device: torch.device) -> Tensor:
     """The same on one axis."""
-    place = torch.arange(side)
+    place = torch.arange(side, device=device)
     first, last = (place - window + stride) // stride, place // stride
     return last.clamp(max=(side - window) // stride) - first.clamp(min=0) + 1

@@ -35,7 +35,14 @@ class Config(Knobs):
     """no position bias, or a learned one between agents and places, bound to the grid's size"""
 
 
-@register("agent", Config, fits=("sequence", "grid"), order="N", reach="global")
+@register(
+    "agent",
+    Config,
+    fits=("sequence", "grid"),
+    order="N",
+    reach="global",
+    bound_to_shape=lambda _, config: config.position == "bilinear",
+)
 class Agent(nn.Module):
     def __init__(self, site: Site, config: Config):
         super().__init__()

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from mechanisms._heads import head_channels
 from mechanisms._knobs import Knobs
+from mechanisms._precise import least
 from mechanisms._recurrent import chunked, states
 from mechanisms._registry import register
 from mechanisms._site import Site, Tokens
@@ -52,7 +53,8 @@ class Deltanet(nn.Module):
         """Scaled q, k and v [b, h, n, d], and beta [b, h, n, 1]."""
         q, k, v = (rearrange(F.silu(p(x)), "b n (h d) -> b h n d", h=self.heads) for p in (self.q, self.k, self.v))
         beta = rearrange(self.beta(x).sigmoid(), "b n h -> b h n 1")
-        return F.normalize(q, dim=-1) * q.shape[-1] ** -0.5, F.normalize(k, dim=-1), v, beta
+        q, k = (F.normalize(t, dim=-1, eps=least(t.dtype)) for t in (q, k))
+        return q * q.shape[-1] ** -0.5, k, v, beta
 
     def sums(self, q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
         return in_chunks(q, k, v, beta)

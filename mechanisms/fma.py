@@ -1,8 +1,9 @@
 """FMA: exact attention to near tokens and, in the same softmax, attention to learned summaries of larger far cells.
 
 Kang, Tran and De Sterck, "Fast Multipole Attention", 2023, version 4 for grids. https://arxiv.org/abs/2310.11960
-Work N log N: a query sees near tokens, and at most 3 p summaries (27 p on grids) on each of log2(n / r) - 1 levels; N
-with pooled queries.
+Work N log N: a query sees near tokens, and at most 3 p summaries (27 p on grids) on each of log2(n / r) - 1 levels.
+With pooled queries the attention is N; summaries by filters still read all tokens on every level, at 2 p products a
+channel, and only averages, made of those of the level below, are N in all.
 Finest cells have side r, on level l = 1, 2, ... cells have side w_l = r 2^(l-1), up to a quarter of the site. Near are
 the query's own cell and its neighbours; on level l a query sees the cells whose parents neighbour its own parent and
 which do not neighbour its own cell, of a causal sequence only those before. So each pair of tokens is covered once.
@@ -53,7 +54,7 @@ class Config(Knobs):
     size_weight: bool = True
     """whether a summary counts in the softmax as the tokens that it stands for, or as one"""
     queries: Literal["fine", "pooled"] = "fine"
-    """whether every token asks far cells itself, or a cell's queries are summarised too, which makes the work linear"""
+    """whether every token asks far cells itself, or a cell's queries are summarised too, which makes attention N"""
     phantom: bool = False
     """whether, as in the released causal kernels, zeros before the first token are seen"""
     far: bool = True
@@ -74,9 +75,11 @@ def reach(site: Site, config: Config) -> Reach:
     Config,
     fits=("sequence", "causal", "grid"),
     order="N log N",
-    order_of=lambda config: "N log N" if config.queries == "fine" and config.far else "N",
+    order_of=lambda _, config: (
+        "N" if not config.far or (config.queries, config.basis) == ("pooled", "average") else "N log N"
+    ),
     reach=reach,
-    bound_to_shape=True,
+    bound_to_shape=lambda _, config: config.far and config.basis != "average",
 )
 class Fma(nn.Module):
     near: Tensor
@@ -149,19 +152,19 @@ class Fma(nn.Module):
         near = asked(q, near_k, near_v, self.weight)
         if not self.sides:
             return near[0]
-        grids, far = [self.grid(t) for t in (q, k, v)], None
+        filters, far = (self.q_filters, self.k_filters, self.v_filters), None
+        summaries = [self.summaries(self.grid(t), f) for t, f in zip((q, k, v), filters, strict=True)]
         for level in reversed(range(len(self.sides))):
-            here = self.ask_level(grids, level)
+            here = self.ask_level([found[level] for found in summaries], level)
             far = here if far is None else merged(here, far)
             row = self.get_buffer(f"row_{level}")
             far = far[0][:, row], far[1][:, row]
         assert far is not None
         return merged(near, (far[0].unflatten(0, q.shape[:2]), far[1].unflatten(0, q.shape[:2])))[0]
 
-    def ask_level(self, grids: list[Tensor], level: int) -> tuple[Tensor, Tensor]:
+    def ask_level(self, summaries: list[Tensor], level: int) -> tuple[Tensor, Tensor]:
         """What the summaries of queries read on a level [(b h), rows, d], and log normalisers [(b h), rows]."""
-        filters = (self.q_filters, self.k_filters, self.v_filters)
-        q, k, v = (self.summarise(g, self.sides[level], f) for g, f in zip(grids, filters, strict=True))
+        q, k, v = summaries
         far, weight = self.get_buffer(f"who_{level}"), self.get_buffer(f"weigh_{level}")
         y, mass = asked(q, k[:, far].flatten(2, 3), v[:, far].flatten(2, 3), weight.unsqueeze(1))
         return y.flatten(1, 2), mass.flatten(1, 2)
@@ -171,8 +174,7 @@ class Fma(nn.Module):
         near = self.gathered(tokens, self.near, self.real_near)
         if not self.sides:
             return near
-        grid = self.grid(tokens)
-        summaries = torch.cat([self.summarise(grid, side, filters) for side in self.sides], 1)
+        summaries = torch.cat(self.summaries(self.grid(tokens), filters), 1)
         far = self.gathered(summaries.unflatten(0, tokens.shape[:2]), self.far, self.real_far)
         return torch.cat([near, far], 3)
 
@@ -188,13 +190,20 @@ class Fma(nn.Module):
         rows = cells.shape[2] if self.axes == 1 else isqrt(cells.shape[2])
         return rearrange(cells, GRID[self.axes], i=rows, m=self.cell)
 
-    def summarise(self, grid: Tensor, side: int, filters: nn.ModuleList) -> Tensor:
-        """The rank summaries of all cells of one side [(b h), cells, rank, d], from the tokens [(b h), d, *sides]."""
+    def summaries(self, grid: Tensor, filters: nn.ModuleList) -> list[Tensor]:
+        """Of tokens [(b h), d, *sides] every level's rank summaries of its cells [(b h), cells, rank, d], finest first.
+
+        Means over a part of a cell are made of the means over its halves.
+        """
         if filters:
-            return rearrange(filters[self.sides.index(side)](grid), SUMMARIES[self.axes], p=self.rank)
+            return [rearrange(made(grid), SUMMARIES[self.axes], p=self.rank) for made in filters]
         parts = self.rank if self.axes == 1 else isqrt(self.rank)
-        means = (F.avg_pool1d if self.axes == 1 else F.avg_pool2d)(grid, side // parts)
-        return rearrange(means, MEANS[self.axes], s=parts, **({"t": parts} if self.axes == 2 else {}))
+        sides = {"s": parts, **({"t": parts} if self.axes == 2 else {})}
+        pool, found = F.avg_pool1d if self.axes == 1 else F.avg_pool2d, []
+        for level in range(len(self.sides)):
+            grid = pool(grid, 2 if level else self.cell // parts)
+            found.append(rearrange(grid, MEANS[self.axes], **sides))
+        return found
 
 
 def refuse_misfit(site: Site, config: Config) -> None:

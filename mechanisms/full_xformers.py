@@ -6,12 +6,18 @@ Departs from the paper: nothing; the kernels are xFormers' own.
 """
 
 from einops import rearrange
+from pydantic import PositiveInt
 from torch import nn
 
 from mechanisms._heads import head_channels
+from mechanisms._knobs import Knobs
 from mechanisms._registry import register
 from mechanisms._site import Site, Tokens
-from mechanisms.full import Config
+
+
+class Config(Knobs):
+    heads: PositiveInt = 4
+    """number of heads; divides the channels"""
 
 
 @register(

@@ -38,7 +38,7 @@ NORMED = {"galerkin": "kv", "fourier": "qk"}
     Config,
     fits=("sequence", "grid"),
     order="N",
-    order_of=lambda config: "N" if config.kind == "galerkin" else "N^2",
+    order_of=lambda _, config: "N" if config.kind == "galerkin" else "N^2",
     reach="global",
 )
 class Galerkin(nn.Module):

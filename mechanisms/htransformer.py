@@ -30,7 +30,14 @@ class Config(Knobs):
     """tokens of a block on every level; the sequence has block x 2^k of them"""
 
 
-@register("htransformer", Config, fits=("sequence", "causal"), order="N log N", reach="global")
+@register(
+    "htransformer",
+    Config,
+    fits=("sequence", "causal"),
+    order="N log N",
+    order_of=lambda site, _: "N log N" if site.causal else "N",
+    reach="global",
+)
 class HTransformer(nn.Module):
     def __init__(self, site: Site, config: Config):
         super().__init__()

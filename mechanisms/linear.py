@@ -9,7 +9,8 @@ Departs from the paper: queries and keys are not scaled (the scale cancels only 
 either; favor has d^-1/4 on each); the causal form adds up in chunks of 64 tokens, which is the same sum in another
 order. Favor's features are drawn once and kept, and nothing is added to them; bidirectionally they are shifted by each
 feature's largest key, which cancels exactly; causally by constants, since a maximum over all keys would see the future.
-Causally, a query reads zero while no key before it has a feature above 1e-30, as happens where keys are very long.
+Causally, a query reads zero while no key before it has a feature above 1e-30, as happens where keys are very long; with
+relu it reads less than the mean where its mass is below 1e-6, and zero where no key shares a positive feature.
 """
 
 from collections.abc import Mapping
@@ -30,8 +31,8 @@ from mechanisms._registry import Reach, register
 from mechanisms._site import Site, Tokens
 
 CHUNK = 64  # tokens summed by a small masked product in the causal form
-TINY = 1e-6  # least mass of a row: keeps one whose features are all zero, as relu can make them, finite
-LEAST = {"l2vit": 100.0, "favor": 1e-30}  # other least masses: the paper's; only what float32 cannot hold
+TINY = 1e-30  # least mass of a row: only what float32 cannot hold
+LEAST = {"l2vit": 100.0, "relu": 1e-6}  # other least masses: the paper's; for rows whose features are all zero
 HIGHEST = 40.0  # of the logarithm of a random feature of a key in the causal form; exp(40) times many keys is finite
 
 
@@ -83,7 +84,8 @@ class Linear(nn.Module):
 
     def forward(self, x: Tokens) -> Tokens:
         q, k, v = self.features(x)
-        y = past_mean(q, k, v, self.least) if self.causal else whole_mean(q, k, v, self.least)
+        with uncast(x.device):
+            y = past_mean(q, k, v, self.least) if self.causal else whole_mean(q, k, v, self.least)
         return self.joined(y if self.tau is None else self.tau * y, x)
 
     def recurrent(self, x: Tokens) -> Tokens:
@@ -92,26 +94,33 @@ class Linear(nn.Module):
             raise ValueError("linear.recurrent reads tokens in causal order, and this site is not causal.")
         q, k, v = self.features(x)
         memory, total, rows = k.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1]), torch.zeros_like(k[:, :, 0]), []
-        for i in range(q.shape[2]):
-            memory = memory + k[:, :, i].unsqueeze(-1) * v[:, :, i].unsqueeze(-2)
-            total = total + k[:, :, i]
-            mass = (q[:, :, i] * total).sum(-1, keepdim=True).clamp_min(self.least)
-            rows.append((q[:, :, i].unsqueeze(-2) @ memory).squeeze(-2) / mass)
+        with uncast(x.device):
+            for i in range(q.shape[2]):
+                memory = memory + k[:, :, i].unsqueeze(-1) * v[:, :, i].unsqueeze(-2)
+                total = total + k[:, :, i]
+                mass = (q[:, :, i] * total).sum(-1, keepdim=True).clamp_min(self.least)
+                rows.append((q[:, :, i].unsqueeze(-2) @ memory).squeeze(-2) / mass)
         return self.joined(torch.stack(rows, 2), x)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """phi(q) and phi(k) [b, h, n, features] and v [b, h, n, d]."""
-        q, k, v = (rearrange(p(x), "b ... (h d) -> b h (...) d", h=self.heads) for p in (self.q, self.k, self.v))
+        q, k, v = (roomy(rearrange(p(x), "b ... (h d) -> b h (...) d", h=self.heads)) for p in (self.q, self.k, self.v))
         if self.feature == "favor":
             q, k = favor(q, k, self.projection, causal=self.causal)
         elif self.feature == "efficient":
             q, k = q.softmax(-1), k.softmax(-2)  # every row's mass is one
         else:
             q, k = FEATURES[self.feature](q), FEATURES[self.feature](k)
-        return q, k, v
+        kind = torch.promote_types(q.dtype, v.dtype)  # autocast on CUDA leaves exponentials in float32
+        return q.to(kind), k.to(kind), v.to(kind)
 
     def joined(self, y: Tensor, x: Tensor) -> Tensor:
-        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape).to(x.dtype))
+
+
+def roomy(x: Tensor) -> Tensor:
+    """In float32 what is in float16, which ends at 65,504: sums over a few thousand tokens are larger."""
+    return x.float() if x.dtype == torch.float16 else x
 
 
 def favor(q: Tensor, k: Tensor, projection: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
@@ -120,10 +129,7 @@ def favor(q: Tensor, k: Tensor, projection: Tensor, *, causal: bool) -> tuple[Te
     Feature m of x' = x d^-1/4 is exp(w_m . x' - |x'|^2 / 2), at most exp(|w_m|^2 / 2). What is taken from the
     logarithm of feature m of all keys goes to that of all queries; each query is free to shift by its own maximum.
     """
-    kind, wide = (
-        q.dtype,
-        torch.promote_types(q.dtype, torch.float32),
-    )  # errors of an exponent are relative ones after it
+    kind, wide = q.dtype, torch.promote_types(q.dtype, torch.float32)  # an exponent's errors are relative after it
     q, k, projection = (t.to(wide) for t in (q * q.shape[-1] ** -0.25, k * k.shape[-1] ** -0.25, projection))
     with uncast(q.device):
         log_q, log_k = q @ projection.T, k @ projection.T - k.square().sum(-1, keepdim=True) / 2

@@ -1,7 +1,8 @@
 """MANO: window attention on the grid and on ever coarser copies of it, whose outputs are brought back and summed.
 
 Colagrande et al., "MANO: Multipole Attention Neural Operator", 2025, section 3.2. https://arxiv.org/abs/2507.02748
-Work N: with a sampling rate of 2, all coarser levels together cost less than a third of the finest.
+Work N: with a sampling rate of 2, all coarser levels together cost less than a third of the finest on grids, and less
+than the finest on sequences.
 Level 0 is the grid itself, higher levels are coarser; out = sum over m of up^m(attend(down^m(x))), one set of
 projections and one pair of samplers for all levels.
 Departs from the paper: tokens are normed by the backbone once, not again inside every level; projections come before

@@ -46,7 +46,14 @@ class Config(Knobs):
     """tokens of a block that causal queries read exactly; without effect on other sites"""
 
 
-@register("muse", Config, fits=("sequence", "causal", "grid"), order="N log N", reach="global")
+@register(
+    "muse",
+    Config,
+    fits=("sequence", "causal", "grid"),
+    order="N log N",
+    order_of=lambda site, _: "N log N" if site.causal else "N",
+    reach="global",
+)
 class Muse(nn.Module):
     def __init__(self, site: Site, config: Config):
         super().__init__()

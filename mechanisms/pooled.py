@@ -43,7 +43,7 @@ class Config(Knobs):
     Config,
     fits=("sequence", "grid"),
     order="N^2",
-    order_of=lambda config: "N^2" if config.coarse == "blocks" else "N",
+    order_of=lambda _, config: "N^2" if config.coarse == "blocks" else "N",
     reach="global",
 )
 class Pooled(nn.Module):

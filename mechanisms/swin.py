@@ -5,9 +5,10 @@ Version 2: Liu et al., "Swin Transformer V2", CVPR 2022, sections 3.3 and equati
 Version 1 scores by scaled dot products and a table of biases; version 2 by cosines times a learned factor, and a bias
 that an MLP makes of the offset on a logarithmic scale; its keys have no bias.
 Work N for a fixed window.
-Departs from the paper: the shift is left out along an axis that a single window covers, as the authors' code does;
-grids that the window does not divide are refused unless `pad` is on, and padded tokens are masked, where timm lets them
-be seen as zeros. Version 2's norm after the attention belongs to the block.
+Departs from the paper: the shift is left out along an axis that a single window covers, axis by axis as in timm; grids
+that the window does not divide are refused unless `pad` is on; then padding comes before the shift, where timm shifts
+first and so joins rows from both ends, and padded tokens are masked, where timm lets them be seen as zeros. Version 2's
+norm after the attention belongs to the block.
 """
 
 from collections.abc import Mapping
@@ -95,12 +96,12 @@ class Swin(nn.Module):
     def forward(self, x: Tokens) -> Tokens:
         height, width = x.shape[1:3]
         padded = F.pad(x, (0, 0, 0, self.padding[1], 0, self.padding[0])) if any(self.padding) else x
-        cut = reorder(padded.flatten(1, 2), self.order, self.inverse).reshape(-1, self.window**2, x.shape[-1])
+        cut = reorder(padded.flatten(1, 2), self.order, self.inverse).unflatten(1, (-1, self.window**2)).flatten(0, 1)
         qkv, scale = project(cut, self.q, self.k, self.v), None
         if self.logit_scale is not None:
             qkv, scale = cosines(qkv, self.logit_scale), 1.0
         y = self.out(attend_cut(qkv, heads=self.heads, bias=self.biases(), mask=self.mask, scale=scale))
-        y = reorder(y.reshape(len(x), -1, x.shape[-1]), self.inverse, self.order)
+        y = reorder(y.reshape(len(x), len(self.order), x.shape[-1]), self.inverse, self.order)
         return y.unflatten(1, padded.shape[1:3])[:, :height, :width]
 
     def biases(self) -> Tensor | None:

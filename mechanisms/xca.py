@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mechanisms._heads import head_channels
 from mechanisms._knobs import Knobs
+from mechanisms._precise import least
 from mechanisms._registry import register
 from mechanisms._site import Site, Tokens
 
@@ -33,6 +34,8 @@ class Xca(nn.Module):
 
     def forward(self, x: Tokens) -> Tokens:
         q, k, v = (rearrange(p(x), "b ... (h d) -> b h d (...)", h=self.heads) for p in (self.q, self.k, self.v))
-        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)  # each channel has length one over all tokens
+        q, k = (
+            F.normalize(t, dim=-1, eps=least(t.dtype)) for t in (q, k)
+        )  # each channel has length one over all tokens
         y = (q @ k.mT * self.temperature).softmax(-1) @ v
         return self.out(rearrange(y, "b h d n -> b n (h d)").reshape(x.shape))

@@ -95,7 +95,7 @@ FAULTS: dict[str, tuple[str, str, set[str]]] = {
     "a window one too wide": ("back < self.window", "back <= self.window", {"slow form"}),
     "a window of one where local is declared": ("back < self.window", "back < 1", {"reach", "slow form"}),
     "a wrong order": ('order="N^2"', 'order="N"', {"order", "memory growth"}),
-    "an order declared too high": ('order="N^2"', 'order="N^2", order_of=lambda config: "0"', {"order"}),
+    "an order declared too high": ('order="N^2"', 'order="N^2", order_of=lambda site, config: "0"', {"order"}),
     "a type that is lost": ("return self.out(y)\n", "return self.out(y).float()\n", {"dtypes"}),
     "NaN at odd sizes": (LAST, "        y = y * (torch.nan if y.shape[1] % 2 else 1)\n" + LAST, {"sizes"}),
     "an error at odd sizes": (LAST, "        y = y.unflatten(1, (-1, 2)).flatten(1, 2)\n" + LAST, {"sizes"}),

@@ -17,7 +17,6 @@ SHAPES = {  # the first that a mechanism takes: awkward ones, then such as power
     "causal": [(150,), (192,), (256,)],  # more tokens than two chunks of a chunked sum hold
     "grid": [(16, 16)],
 }
-OTHER_SHAPES = {"sequence": [(40,), (128,)], "causal": [(90,), (128,)], "grid": [(32, 32)]}
 # Beside every choice and switch, which are tried by themselves: numbers and combinations that take other paths.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "muse": [

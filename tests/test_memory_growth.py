@@ -47,6 +47,6 @@ def largest(slot: Slot, tokens: int) -> int:
 @pytest.mark.parametrize("slot", SLOTS, ids=label)
 def test_the_largest_tensor_grows_no_faster_than_the_order(slot):
     entry = mechanisms.find(slot.name)
-    order = entry.order_at(mechanisms.configure(entry.config, slot.knobs, of=slot.name))
+    order = entry.order_at(slot.site, mechanisms.configure(entry.config, slot.knobs, of=slot.name))
     small, large = (largest(slot, 2**power) for power in (14, 16))
     assert log2(large / small) / 2 <= EXPONENT[order] + 0.05

@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
+from torch import nn
 
 import mechanisms
 from attnbench import catalogue
-from mechanisms import Registry
+from mechanisms import Knobs, Registry, register
 
 GOOD = "from shelf import shelf\nshelf.add('good', 'a good entry', __name__)\n"
 BROKEN = {  # a file's name: what it holds, and the sentence
@@ -92,3 +94,46 @@ def test_a_broken_file_is_an_entry_of_the_catalogue_with_its_reason_and_hides_no
     assert told["nothing"].startswith("mechanisms/nothing.py registers nothing;")
     assert [entry for entry in found["mechanisms"] if entry["name"] not in told] == whole["mechanisms"]
     sys.modules.pop("mechanisms.nothing")  # not by monkeypatch, which would bring it back
+
+
+class Strange(nn.Module):
+    """Stands for what somebody declares."""
+
+
+class Needy(Knobs):
+    gain: float
+
+
+class Model(BaseModel):
+    gain: float = 1.0
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "sentence"),
+    [
+        (Knobs, {"fits": "grid"}, "fits is a tuple of some of 'sequence', 'causal', 'grid'; got 'grid'."),
+        (Knobs, {"fits": ()}, r"fits is a tuple of some of .*; got \(\)."),
+        (Knobs, {"fits": ("sequences", "grid")}, r"fits is a tuple of .*; got \('sequences', 'grid'\)."),
+        (Knobs, {"order": "N^3"}, r"order is one of '0', 'N', .*; got 'N\^3'."),
+        (Knobs, {"reach": "far"}, "reach is one of 'token', 'local', 'global'; got 'far'."),
+        (Knobs, {"devices": "cuda"}, "devices is a tuple of some of 'cpu', 'cuda'; got 'cuda'."),
+        (Knobs, {"version": "one"}, "version is a whole number; got 'one'."),
+        (Model, {}, "its Config should be a class of mechanisms.Knobs; got .*Model"),
+        (3, {}, "its Config should be a class of mechanisms.Knobs; got 3"),
+        (Needy, {}, "every knob needs a default; gain has none."),
+    ],
+)
+def test_a_declaration_that_no_mechanism_can_make_is_refused_in_one_sentence(config, words, sentence):
+    with pytest.raises(ValueError, match=f"^mechanism strange: {sentence}") as refusal:
+        register("strange", config, **{"fits": ("grid",), "order": "N"} | words)(Strange)
+    assert "\n" not in str(refusal.value)
+
+
+def drawn(site: object) -> None:
+    """No class, and no module."""
+    del site
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(ValueError, match=r"should be a class of torch\.nn\.Module; got <function"):
+        register("test_registry", Knobs, fits=("grid",), order="N")(drawn)  # type: ignore[type-var]

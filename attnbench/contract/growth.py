@@ -38,7 +38,7 @@ def at(slot: Slot, tokens: int) -> Slot:
 
 
 def order(slot: Slot) -> Finding:
-    declared, counts = slot.entry.order_at(slot.config), {}
+    declared, counts = slot.entry.order_at(slot.site, slot.config), {}
     for tokens in COUNTED:
         larger = at(slot, tokens)
         if larger.refusal() is None:
@@ -77,7 +77,7 @@ def memory(slot: Slot) -> Finding:
 
 
 def measured(slot: Slot, cost: Callable[[Slot], float], what: str, *, again: bool = False) -> Finding:
-    declared, costs = slot.entry.order_at(slot.config), {}
+    declared, costs = slot.entry.order_at(slot.site, slot.config), {}
     for tokens in MEASURED:
         larger = at(slot, tokens)
         if larger.refusal() is not None:

@@ -147,7 +147,7 @@ def bound(slot: Slot) -> Finding:
         return Finding("not applicable", "it takes no other size to compare with")
     with torch.device("meta"):
         mine, its = ({key: one.shape for key, one in some.build().state_dict().items()} for some in (slot, other))
-    found, declared = mine != its, slot.entry.bound_to_shape
+    found, declared = mine != its, slot.entry.bound_at(slot.site, slot.config)
     word = "depend" if found else "do not depend"
     about = f"shapes of weights {word} on the grid; declared bound_to_shape={declared}"
     return judged(found == declared, about)
