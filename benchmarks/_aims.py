@@ -57,7 +57,8 @@ def held(rows: pd.DataFrame, aim: Aim, gradients: bool) -> dict[str, Any] | None
     told, good = [], []
     own = picked(rows, group=aim.group, gradients=gradients)
     for tokens in sorted(own.tokens.unique()):
-        case: dict[str, Any] = {row.label: row for row in picked(own, tokens=tokens).itertuples()}
+        here: list[Any] = list(picked(own, tokens=tokens).itertuples())
+        case = {row.label: row for row in here}
         mine, other = case[aim.label], case[aim.base]
         if mine.status != "ok" and other.status == "ok":
             told.append(f"{mine.status} at {tokens:,}")
