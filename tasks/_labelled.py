@@ -93,7 +93,9 @@ class Labelled:
     def __init__(self, config: Any, data: Path):
         self.config = config
         self.recipe = {"task": self.name, "version": self.version} | {
-            knob: getattr(config, knob) for knob in type(config).model_fields if knob not in config.training
+            knob: getattr(config, knob)
+            for knob in type(config).model_fields
+            if knob not in config.training and knob not in config.idle()
         }
         self.folder = data / self.name / content_key(self.recipe)
 

@@ -89,7 +89,16 @@ def test_a_wrong_knob_is_refused_in_one_sentence(knobs, sentence):
 
 
 def test_data_have_a_folder_for_each_value_of_the_knobs_that_determine_them(tmp_path, monkeypatch):
-    changes = {"side": 10, "refine": 3, "faces": "arithmetic", "train": 20, "valid": 4, "test": 5, "data_seed": 1, "source": "fno"}
+    changes = {
+        "side": 10,
+        "refine": 3,
+        "faces": "arithmetic",
+        "train": 20,
+        "valid": 4,
+        "test": 5,
+        "data_seed": 1,
+        "source": "fno",
+    }
     folders = {Darcy(Config(**{knob: value}), tmp_path).folder for knob, value in changes.items()}
     plain = Darcy(Config(), tmp_path).folder
     idle = {"epochs": 2, "batch": 2, "rate": 0.5, "weight_decay": 0.0, "warm_up": 0.0}
