@@ -89,8 +89,6 @@ def test_chance_is_the_commonest_known_answer_on_what_is_tested():
 
 def test_data_have_a_folder_for_each_value_of_the_knobs_that_determine_them(tmp_path):
     plain = Toy(Config(), tmp_path).folder
-    for knob in Config.training:
-        assert Toy(Config(**{knob: {"epochs": 3, "batch": 4}.get(knob, 0.5)}), tmp_path).folder == plain
-    for knob in set(Config.model_fields) - Config.training:
-        value = True if knob == "shuffled" else 77
-        assert Toy(Config(**{knob: value}), tmp_path).folder != plain
+    for knob in Config.model_fields:
+        value: Any = {"epochs": 3, "batch": 4, "shuffled": True}.get(knob, 0.5 if knob in Config.training else 77)
+        assert (Toy(Config(**{knob: value}), tmp_path).folder == plain) == (knob in Config.training)
