@@ -43,7 +43,7 @@ def count(make: Callable[[Port], nn.Module], port: Port) -> Work:
     with torch.device("meta"):
         model = make(port).eval()
         with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formulas()) as counter:
-            model(torch.empty(1, *port.shape, port.inputs))
+            model(port.blank(1))
     by_operator = counter.get_flop_counts().get("Global", {})
     fft = sum(flops for operator, flops in by_operator.items() if operator in TRANSFORMS)
     params = sum(reals(weight) for weight in model.parameters())

@@ -44,7 +44,7 @@ class Trained:
     """What a training gives back.
 
     result: its numbers by name, each explained in the docstring of the task's file.
-    raw: its curves by name, one value an epoch.
+    raw: its curves by name, one value an epoch unless the docstring of the task's file says over what.
     """
 
     result: dict[str, float]

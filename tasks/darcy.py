@@ -14,13 +14,17 @@ best_epoch: the epoch whose weights were kept, from 1; epochs: how many were tra
 Floors: predicting zero gives 1 for the first four; the mean training field gives rel_l2 0.26 and rel_mse 0.069.
 The truth itself is solved on a finite grid: with the default knobs it lies within about 0.006 of one 60 times finer.
 
+Sources: `generated` draws and solves; `fno` and `neuralop` read the paper's and the package neuraloperator's files in
+the data folder's darcy/fno/ and darcy/neuralop/, see _darcy_files.py.
+
 Departs from the paper: fields are drawn and solved by ourselves (_darcy_solver.py) on a grid `refine` times finer than
 what the model is given, without the random field's constant mode, and faces take harmonic means; see `faces`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +32,7 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from tasks import _darcy_files as files
 from tasks._darcy_solver import VERSION, Faces, problems
 from tasks._data import content_key, keep, load
 from tasks._port import Port
@@ -42,6 +47,10 @@ Inputs = Float[Tensor, "batch height width 3"]
 
 
 class Config(TaskKnobs):
+    neutral: ClassVar[Mapping[str, Any]] = {"source": "generated"}
+
+    source: files.Source = "generated"
+    """fields drawn and solved here, or those of the files of the FNO paper or of the package neuraloperator"""
     side: Annotated[int, Field(ge=4)] = 16
     """nodes on each axis of a field, the boundary included"""
     refine: PositiveInt = 8
@@ -73,7 +82,7 @@ class Config(TaskKnobs):
     def port(self) -> Port:
         """Inputs: the coefficient with zero mean and unit deviation over the training fields, then the two coordinates
         of the node, 0 to 1. Output: the pressure."""
-        return Port(inputs=3, outputs=1, shape=(self.side, self.side))
+        return Port(inputs=3, outputs=1, shape=(self.side, self.side), places=True)
 
     @property
     def examples(self) -> int:
@@ -84,10 +93,24 @@ class Config(TaskKnobs):
     def examples_per_step(self) -> int:
         return self.batch
 
+    @property
+    def schedule(self) -> Schedule:
+        names = ("epochs", "batch", "rate", "weight_decay", "warm_up")
+        return Schedule(**{name: getattr(self, name) for name in names})
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many fields each split has."""
+        return {split: getattr(self, split) for split in SPLITS}
+
+    def idle(self) -> set[str]:
+        return set() if self.source == "generated" else {"refine", "faces", "data_seed"}
+
     @model_validator(mode="after")
     def check(self) -> "Config":
+        files.refuse(self.source, self.side, self.sizes)
         intervals = (self.side - 1) * self.refine
-        if intervals > FINEST:
+        if self.source == "generated" and intervals > FINEST:
             raise ValueError(
                 f"side {self.side} with refine {self.refine} would be solved on {intervals} intervals an axis;"
                 f" at most {FINEST} are, so lower refine."
@@ -102,19 +125,25 @@ class Darcy:
     """The task at one setting of its knobs; its fields are in the data folder under darcy/."""
 
     def __init__(self, config: Config, data: Path):
-        self.config = config
-        self.recipe = {"task": "darcy", "generator": VERSION} | {
-            knob: getattr(config, knob) for knob in ("side", "refine", "faces", "data_seed", *SPLITS)
-        }
+        self.config, self.data = config, data
+        self.recipe = recipe(config)
         self.folder = data / "darcy" / content_key(self.recipe)
 
     def prepare(self, progress: Callable[[int, int], None], workers: int) -> str:
         """Makes or finds the fields; returns their content hash, the same whatever the number of workers."""
-        return keep(self.folder, self.recipe, lambda: self.generate(progress, workers))
+        if self.config.source == "generated":
+            return keep(self.folder, self.recipe, lambda: self.generate(progress, workers))
+        place = self.data / "darcy" / self.config.source
+        sizes = self.config.sizes
+        content = keep(
+            self.folder, self.recipe, lambda: files.given(self.config.source, place, self.config.side, sizes)
+        )
+        files.refuse_changed(place, self.read(files.ORIGIN), self.folder)
+        return content
 
     def generate(self, progress: Callable[[int, int], None], workers: int) -> dict[str, np.ndarray]:
         """All splits, each [fields, 2, side, side] in float32: coefficient and pressure."""
-        sizes = {split: getattr(self.config, split) for split in SPLITS}
+        sizes = self.config.sizes
         seeds = [
             np.random.SeedSequence(self.config.data_seed, spawn_key=(stream, field))
             for stream, split in enumerate(SPLITS)
@@ -147,49 +176,29 @@ class Darcy:
 
         Raises ValueError when the fields are not there, Diverged when a loss is not finite.
         """
+        fitted = self.fit(make, seed, device)
+        return fitted.trained(fitted.errors(*fitted.scales.pair(self.read("test"), device)))
+
+    def fit(self, make: Make, seed: int, device: str) -> "Fitted":
+        """The training alone: test fields are not read. Raises what `run` says."""
         training = self.read("train")
         scales = Scales(training)
         data, valid = scales.pair(training, device), scales.pair(self.read("valid"), device)
         torch.manual_seed(seed)
         model = Physical(make(self.config.port), scales).to(device)
-
-        def errors(inputs: Inputs, truth: Values) -> tuple[float, float]:
-            each = relative_errors(predict(model, inputs, self.config.batch).double(), truth.double())
-            return each.mean().item(), each.square().mean().item()
-
-        config = self.config
         history = train(
             model,
             data,
             loss=self.loss,
-            validate=lambda _: errors(*valid)[0],
-            schedule=Schedule(
-                epochs=config.epochs,
-                batch=config.batch,
-                rate=config.rate,
-                weight_decay=config.weight_decay,
-                warm_up=config.warm_up,
-            ),
+            validate=lambda model: mean_errors(model, *valid, self.config.batch)[0],
+            schedule=self.config.schedule,
             seed=seed,
         )
-        return summary(history, valid=errors(*valid), test=errors(*scales.pair(self.read("test"), device)))
+        errors = mean_errors(model, *valid, self.config.batch)
+        return Fitted(model=model, scales=scales, history=history, valid=errors, batch=self.config.batch)
 
     def read(self, split: str) -> np.ndarray:
         return load(self.folder, self.recipe, split)
-
-
-def summary(history: History, *, valid: tuple[float, float], test: tuple[float, float]) -> Trained:
-    """The row's numbers from the curves and the (rel_l2, rel_mse) of the weights that were kept."""
-    result = {
-        "rel_l2": test[0],
-        "rel_mse": test[1],
-        "valid_rel_l2": valid[0],
-        "valid_rel_mse": valid[1],
-        "train_loss": history.train_loss[history.best_epoch - 1],
-        "best_epoch": float(history.best_epoch),
-        "epochs": float(len(history.train_loss)),
-    }
-    return Trained(result=result, raw={"train_loss": history.train_loss, "valid_rel_l2": history.valid_score})
 
 
 class Scales:
@@ -205,6 +214,39 @@ class Scales:
         return as_inputs((a - self.mean[0]) / self.deviation[0]).to(device), u[..., None].to(device)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a training leaves: the model with the weights of the best epoch, and how it came to them.
+
+    valid: (rel_l2, rel_mse) of these weights.
+    batch: fields that are predicted at a time.
+    """
+
+    model: "Physical"
+    scales: Scales
+    history: History
+    valid: tuple[float, float]
+    batch: int
+
+    def errors(self, inputs: Inputs, truth: Values) -> tuple[float, float]:
+        """(rel_l2, rel_mse) on other fields."""
+        return mean_errors(self.model, inputs, truth, self.batch)
+
+    def trained(self, test: tuple[float, float]) -> Trained:
+        """The row's numbers and curves, with the (rel_l2, rel_mse) of the test fields."""
+        result = {
+            "rel_l2": test[0],
+            "rel_mse": test[1],
+            "valid_rel_l2": self.valid[0],
+            "valid_rel_mse": self.valid[1],
+            "train_loss": self.history.train_loss[self.history.best_epoch - 1],
+            "best_epoch": float(self.history.best_epoch),
+            "epochs": float(len(self.history.train_loss)),
+        }
+        curves = {"train_loss": self.history.train_loss, "valid_rel_l2": self.history.valid_score}
+        return Trained(result=result, raw=curves)
+
+
 class Physical(nn.Module):
     """A model whose outputs are scaled to the mean and deviation of the training pressures."""
 
@@ -214,6 +256,17 @@ class Physical(nn.Module):
 
     def forward(self, x: Inputs) -> Values:
         return self.model(x) * self.deviation + self.mean
+
+
+def recipe(config: Config) -> dict[str, Any]:
+    """What determines the fields, whichever task on them asks."""
+    if config.source == "generated":
+        made: dict[str, Any] = {"task": "darcy", "generator": VERSION}
+        knobs = ("side", "refine", "faces", "data_seed", *SPLITS)
+    else:
+        made = {"task": "darcy", "source": config.source, "files": files.VERSION}
+        knobs = ("side", *SPLITS)
+    return made | {knob: getattr(config, knob) for knob in knobs}
 
 
 def as_inputs(coefficient: Float[Tensor, "batch height width"]) -> Inputs:
@@ -226,3 +279,9 @@ def as_inputs(coefficient: Float[Tensor, "batch height width"]) -> Inputs:
 def relative_errors(prediction: Values, truth: Values) -> Float[Tensor, " batch"]:
     """Norm of the error over norm of the truth, for each field."""
     return (prediction - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
+
+
+def mean_errors(model: nn.Module, inputs: Inputs, truth: Values, batch: int) -> tuple[float, float]:
+    """Means over fields of the relative error and of its square."""
+    each = relative_errors(predict(model, inputs, batch).double(), truth.double())
+    return each.mean().item(), each.square().mean().item()

@@ -1,6 +1,7 @@
 """Models: what a mechanism is handed and where, runs of one seed that are paired, and the order of the axes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -64,6 +65,95 @@ def test_build_is_called_once_a_block_with_the_site_of_that_block(port):
     assert sites == expected
 
 
+@pytest.mark.parametrize(
+    ("port", "knobs", "shape"),
+    [
+        (Port(inputs=7, outputs=5, shape=(6,), symbols=True, causal=True), {}, (2, 6, 5)),
+        (Port(inputs=7, outputs=5, shape=(6,), symbols=True, once=True), {"position": "learned"}, (2, 5)),
+        (Port(inputs=3, outputs=5, shape=(4, 6), once=True), {"patch": 2}, (2, 5)),
+        (Port(inputs=3, outputs=2, shape=(4, 6)), {"patch": 2, "position": "none"}, (2, 4, 6, 2)),
+        (Port(inputs=3, outputs=2, shape=(6,)), {"patch": 3}, (2, 6, 2)),
+    ],
+)
+def test_the_backbone_answers_as_the_port_asks(port, knobs, shape):
+    model = maker("isotropic", SMALL | knobs, ("full", {}), 0)(port)
+    x = torch.randint(port.inputs, (2, *port.shape)) if port.symbols else drawn(2, *port.shape, port.inputs)
+    assert model(x).shape == shape
+
+
+def test_a_patch_goes_in_and_comes_out_at_its_own_place():
+    """With nothing between lift and head but the identity, a point of another patch changes nothing."""
+    port = Port(inputs=1, outputs=1, shape=(4, 6), places=True)
+    model = maker("isotropic", {"channels": 8, "depth": 1, "patch": 2}, ("identity", {}), 0)(port)
+    x = drawn(1, 4, 6, 1)
+    changed = x.clone()
+    changed[0, 1, 3] += 1  # of the patch of rows 0 and 1, columns 2 and 3
+    moved = (model(x) != model(changed))[0, ..., 0]
+    expected = torch.zeros(4, 6, dtype=torch.bool)
+    expected[:2, 2:4] = True
+    assert torch.equal(moved, expected)
+
+
+def test_one_answer_is_read_from_all_tokens_alike():
+    port = Port(inputs=1, outputs=2, shape=(4, 3), places=True, once=True)
+    model = maker("isotropic", {"channels": 8, "depth": 1}, ("identity", {}), 0)(port)
+    x = drawn(1, 4, 3, 1)
+    alone = [model(x[:, i : i + 1, j : j + 1].expand(1, 4, 3, 1)) for i in range(4) for j in range(3)]
+    torch.testing.assert_close(model(x), torch.stack(alone).mean(0))
+
+
+def test_places_are_told_unless_the_task_tells_them():
+    told = Port(inputs=1, outputs=1, shape=(4, 6), places=True)
+    for port, knobs, permuted_alike in (
+        (told, {}, True),
+        (replace(told, places=False), {}, False),
+        (replace(told, places=False), {"position": "none"}, True),
+        (told, {"position": "learned"}, False),
+    ):
+        model = maker("isotropic", SMALL | knobs, ("full", {}), 0)(port)
+        x = drawn(1, 4, 6, 1)
+        alike = torch.allclose(model(x.flip(1)), model(x).flip(1), atol=1e-5)
+        assert alike == permuted_alike
+
+
+def test_sines_tell_every_place_apart_and_are_those_of_the_paper():
+    waves = isotropic.sinusoids((5, 7), 16)
+    assert len({tuple(w) for w in waves.reshape(35, 16).tolist()}) == 35
+    for row, column, pair in ((3, 2, 1), (4, 6, 3)):
+        speed = 10_000 ** (-pair / 4)
+        assert waves[row, column, pair].item() == pytest.approx(math.sin(row * speed), abs=1e-6)
+        assert waves[row, column, 4 + pair].item() == pytest.approx(math.cos(row * speed), abs=1e-6)
+        assert waves[row, column, 8 + pair].item() == pytest.approx(math.sin(column * speed), abs=1e-6)
+        assert waves[row, column, 12 + pair].item() == pytest.approx(math.cos(column * speed), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("port", "patch", "sentence"),
+    [
+        (Port(inputs=1, outputs=1, shape=(4, 6)), 4, r"must divide the task's shape \(4, 6\); got 4"),
+        (Port(inputs=1, outputs=1, shape=(8,), causal=True), 2, "would see its own later points; got 2"),
+        (Port(inputs=9, outputs=1, shape=(8,), symbols=True), 2, "holds symbols, which no linear map merges; got 2"),
+    ],
+)
+def test_patches_that_cannot_be_are_refused(port, patch, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        maker("isotropic", {"patch": patch}, ("full", {}), 0)(port)
+
+
+@pytest.mark.parametrize("model", ["fno", "mano_net"])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"symbols": True}, "this task gives symbols"),
+        ({"once": True}, "asks for one answer an example"),
+        ({"shape": (8,)}, r"serves grids \(H, W\)"),
+    ],
+)
+def test_a_model_of_fields_refuses_what_is_none(model, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        maker(model, {}, None, 0)(replace(Port(inputs=3, outputs=1, shape=(16, 16)), **changes))
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_mechanism_leaves_all_weights_around_it_alike(name):
     control = around(weights("identity"))
@@ -119,7 +209,7 @@ def test_a_wrong_knob_of_a_mechanism_is_refused_when_the_model_is_made():
 
 
 def test_a_block_adds_the_mechanism_and_then_the_mlp_each_after_a_norm():
-    port = Port(inputs=2, outputs=3, shape=(5, 7))
+    port = Port(inputs=2, outputs=3, shape=(5, 7), places=True)
     model = maker("isotropic", {"channels": 6, "depth": 2, "mlp_ratio": 3}, ("identity", {}), 0)(port).double()
     weight, x = model.state_dict(), drawn(4, 5, 7, 2).double()
 

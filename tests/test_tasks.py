@@ -60,9 +60,11 @@ def test_a_batch_fits_port_and_loss_and_needs_no_data(name, tmp_path):
     config = configure(task.config, {"batch": 3}, of=name)
     made = task.cls(config, tmp_path / "absent")
     inputs, target = made.batch(0, "cpu")
-    assert inputs.shape == (3, *config.port.shape, config.port.inputs)
-    assert target.shape == (3, *config.port.shape, config.port.outputs)
-    assert made.loss(torch.zeros_like(target), target).isfinite()
+    port, blank = config.port, config.port.blank(3)
+    assert (inputs.shape, inputs.dtype) == (blank.shape, blank.dtype)
+    places = (3,) if port.once else (3, *port.shape)
+    assert target.shape == (places if target.dtype == torch.long else (*places, port.outputs))
+    assert made.loss(torch.zeros(*places, port.outputs), target).isfinite()
     assert torch.equal(inputs, made.batch(0, "cpu")[0])
     assert not torch.equal(inputs, made.batch(1, "cpu")[0])
     assert not list(tmp_path.iterdir())
@@ -87,7 +89,16 @@ def test_a_wrong_knob_is_refused_in_one_sentence(knobs, sentence):
 
 
 def test_data_have_a_folder_for_each_value_of_the_knobs_that_determine_them(tmp_path, monkeypatch):
-    changes = {"side": 10, "refine": 3, "faces": "arithmetic", "train": 20, "valid": 4, "test": 5, "data_seed": 1}
+    changes = {
+        "side": 10,
+        "refine": 3,
+        "faces": "arithmetic",
+        "train": 20,
+        "valid": 4,
+        "test": 5,
+        "data_seed": 1,
+        "source": "fno",
+    }
     folders = {Darcy(Config(**{knob: value}), tmp_path).folder for knob, value in changes.items()}
     plain = Darcy(Config(), tmp_path).folder
     idle = {"epochs": 2, "batch": 2, "rate": 0.5, "weight_decay": 0.0, "warm_up": 0.0}

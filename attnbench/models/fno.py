@@ -33,8 +33,7 @@ class Fno(nn.Module):
 
     def __init__(self, port: Port, config: Config):
         super().__init__()
-        if len(port.shape) != 2:
-            raise ValueError(f"fno serves grids (H, W); this task's shape is {port.shape}.")
+        port.refuse(of="fno", grid_only=True)
         if config.modes > min(port.shape):
             raise ValueError(f"fno.modes is at most {min(port.shape)} on a grid {port.shape}; got {config.modes}.")
         from neuralop.models import FNO  # here, for its import takes seconds and no other model needs it

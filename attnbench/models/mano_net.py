@@ -54,8 +54,7 @@ class ManoNet(nn.Module):
 
     def __init__(self, port: Port, config: Config):
         super().__init__()
-        if len(port.shape) != 2:
-            raise ValueError(f"mano_net serves grids (H, W); this task's shape is {port.shape}.")
+        port.refuse(of="mano_net", grid_only=True)
         levels = config.levels or max(1, most(port.shape, config.rate, config))
         refuse_misfit(port.shape, levels, config.rate, config, of="mano_net")
         width = config.channels // 2 if config.head == "halved" else config.channels
