@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbench._yaml import SweepError, line, plain
+from attnbench.models._stages import Staged, at
 from mechanisms import KnobError, Knobs, configure, resolved
 
 
@@ -28,6 +29,7 @@ class Part:
 class Chosen:
     """One entry with one value for each knob.
 
+    config: the knobs; of a mechanism whose knobs differ between the stages of its model, a Staged of several.
     written: the knobs that the file names, in its order.
     """
 
@@ -39,7 +41,8 @@ class Chosen:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self.entry.version, "knobs": resolved(self.config)}
+        knobs = self.config.resolved() if isinstance(self.config, Staged) else resolved(self.config)
+        return {"name": self.name, "version": self.entry.version, "knobs": knobs}
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -70,8 +73,21 @@ def part(file: Path, nodes: Any, number: int, section: str) -> Part:
     return Part(name=str(node["name"]), knobs=knobs, node=node)
 
 
-def chosen(file: Path, entries: Sequence[Part], find: Callable[[str], Any]) -> Iterator[Chosen]:
-    """Every combination of the axes of every entry. Raises SweepError for unknown names and refused knobs."""
+@dataclass(frozen=True)
+class Stages:
+    """How many stages a model has, over which a mechanism's knob may be spread with a map."""
+
+    of: str
+    count: int
+
+
+def chosen(
+    file: Path, entries: Sequence[Part], find: Callable[[str], Any], stages: Stages | None = None
+) -> Iterator[Chosen]:
+    """Every combination of the axes of every entry. Raises SweepError for unknown names and refused knobs.
+
+    stages: of the model around a mechanism; a map is then a value for each of them.
+    """
     for part in entries:
         try:
             entry = find(part.name)
@@ -80,7 +96,14 @@ def chosen(file: Path, entries: Sequence[Part], find: Callable[[str], Any]) -> I
         axes = {knob: item if isinstance(item, list) else [item] for knob, item in part.knobs.items()}
         refuse_empty(file, part, axes)
         for values in product(*axes.values()):
-            config = configured(file, part, entry.config, dict(zip(axes, values, strict=True)))
+            knobs = dict(zip(axes, values, strict=True))
+            spread = stages if any(isinstance(value, dict) for value in values) else None
+            config: Knobs | Staged
+            config = (
+                over_stages(file, part, entry.config, knobs, stages)
+                if spread
+                else configured(file, part, entry.config, knobs)
+            )
             yield Chosen(name=part.name, entry=entry, config=config, written=tuple(part.knobs), line=part.line)
 
 
@@ -90,9 +113,42 @@ def refuse_empty(file: Path, part: Part, axes: Mapping[str, list[Any]]) -> None:
             raise SweepError(file, line(part.node, knob), f"{part.name}.{knob} is an axis without values.")
 
 
-def configured(file: Path, part: Part, config: type[Knobs], knobs: dict[str, Any]) -> Knobs:
+def configured(file: Path, part: Part, config: type[Knobs], knobs: dict[str, Any], stage: str = "") -> Knobs:
+    """The config of these knobs. Raises SweepError with the line of the knob that is refused."""
     try:
         return configure(config, knobs, of=part.name)
     except KnobError as error:
         place = line(part.node, error.knob) if error.knob in part.knobs else part.line
-        raise SweepError(file, place, str(error)) from None
+        raise SweepError(file, place, f"stage {stage}: {error}" if stage else str(error)) from None
+
+
+def over_stages(file: Path, part: Part, config: type[Knobs], knobs: dict[str, Any], stages: Stages) -> Staged:
+    """The configs of all stages. Raises SweepError for a map that is not one value for each of the model's stages."""
+    whole = {knob: by_stage(file, part, knob, value, stages) for knob, value in knobs.items()}
+    numbers = [str(number) for number in range(1, stages.count + 1)]
+    return Staged({number: configured(file, part, config, at(whole, number), number) for number in numbers})
+
+
+def by_stage(file: Path, part: Part, knob: str, value: Any, stages: Stages) -> Any:
+    """A map with its stages as words; anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    written = part.node[knob]
+    node = next((item for item in (written if isinstance(written, list) else [written]) if plain(item) == value), None)
+    numbers = [str(number) for number in range(1, stages.count + 1)]
+    has = f"the stages 1 to {stages.count}" if stages.count > 1 else "one stage, 1"
+
+    def refusal(key: Any, sentence: str) -> SweepError:
+        return SweepError(file, line(node, key) or line(part.node, knob), f"{part.name}.{knob}: {sentence}")
+
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        number = str(key) if isinstance(key, int | str) and not isinstance(key, bool) else ""
+        if number not in numbers:
+            raise refusal(key, f"a map gives each stage its value, and {stages.of} has {has}; got {key!r}.")
+        if number in found:
+            raise refusal(key, f"stage {number} is written twice; keep one.")
+        found[number] = item
+    if missing := [number for number in numbers if number not in found]:
+        raise refusal(None, f"a map gives each stage its value, and {stages.of} has {has}; {missing[0]} is missing.")
+    return found

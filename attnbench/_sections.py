@@ -45,6 +45,74 @@ class Figure(Knobs):
     """printed above the figure"""
 
 
+class Choose(Knobs):
+    """A knob of the task that trials choose, for every variant by itself and with equal effort."""
+
+    knob: str
+    """the knob that is chosen, such as task.rate"""
+    values: list[bool | int | float | str]
+    """its values; each is tried with every variant"""
+    by: str | dict[str, str]
+    """validation score that chooses, such as valid_rel_l2; of several tasks a map from each to its own"""
+    seeds: list[NonNegativeInt]
+    """seeds of the trials, none of them one of the sweep"""
+
+    @property
+    def name(self) -> str:
+        return self.knob.partition(".")[2]
+
+    def score(self, task: str) -> str:
+        """The score by which a task chooses; empty where none is named."""
+        return self.by if isinstance(self.by, str) else self.by.get(task, "")
+
+    @field_validator("knob")
+    @classmethod
+    def all_variants_have_it(cls, knob: str) -> str:
+        if not knob.startswith("task."):
+            raise ValueError("a knob of the task, which all variants have alike, such as task.rate")
+        return knob
+
+    @field_validator("values")
+    @classmethod
+    def there_is_a_choice(cls, values: list[Any]) -> list[Any]:
+        if len({repr(value) for value in values}) < max(2, len(values)):
+            raise ValueError("a list of different values, at least two")
+        return values
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def one_seed_is_a_list(cls, seeds: Any) -> Any:
+        return as_list(seeds)
+
+    @field_validator("seeds")
+    @classmethod
+    def seeds_are_different(cls, seeds: list[int]) -> list[int]:
+        return different(seeds)
+
+
+class Equal(Knobs):
+    """Makes variants equally large or costly, by solving for the width of the model around each mechanism."""
+
+    what: Literal["params", "flops"]
+    """weights, or operations of a forward pass of one example"""
+    to: str
+    """the mechanism whose variant is the target, at the width that the file names"""
+    knob: str = "channels"
+    """the model's knob that is solved for"""
+    within: float = Field(default=0.05, gt=0, lt=1)
+    """share of the target by which a variant may miss it"""
+
+
+def as_list(seeds: Any) -> Any:
+    return [seeds] if isinstance(seeds, int) else seeds
+
+
+def different(seeds: list[int]) -> list[int]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError("a number or a list of different numbers, at least one")
+    return seeds
+
+
 class Frame(Knobs):
     """What a sweep file says beside its lists of tasks, models and mechanisms."""
 
@@ -56,6 +124,10 @@ class Frame(Knobs):
     """seeds of the runs; runs of one seed are paired"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """device class of all cells; auto takes cuda where there is one, or where slurm asks for GPUs"""
+    choose: Choose | None = None
+    """trials that choose a knob for every variant"""
+    equal: Equal | None = None
+    """what all variants have alike, by widths solved for each"""
     slurm: Slurm | None = None
     """resources on a cluster"""
     figures: list[Figure] = Field(default_factory=list)
@@ -64,11 +136,9 @@ class Frame(Knobs):
     @field_validator("seeds", mode="before")
     @classmethod
     def one_seed_is_a_list(cls, seeds: Any) -> Any:
-        return [seeds] if isinstance(seeds, int) else seeds
+        return as_list(seeds)
 
     @field_validator("seeds")
     @classmethod
     def seeds_are_different(cls, seeds: list[int]) -> list[int]:
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError("a number or a list of different numbers, at least one")
-        return seeds
+        return different(seeds)

@@ -3,12 +3,13 @@
 Nothing runs and nothing is allocated: a combination that cannot be built is found here, before any cell starts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from attnbench._yaml import SweepError
 from attnbench.flops import Work, count
-from attnbench.labels import variants
+from attnbench.labels import variants, word
 from attnbench.manifest import Cell, Manifest
 from attnbench.models import counted, maker
 from attnbench.sweep import Plan, Planned
@@ -16,6 +17,7 @@ from attnbench.sweep import Plan, Planned
 FLOPS_PER_S = {"cpu": 12e9, "cuda": 5e12}  # of one training cell on one core, or one GPU, at small sizes: a rough guess
 START_S = {"cpu": 4.0, "cuda": 12.0}  # a fresh process, its imports, its device
 STEP_S = 0.005  # launching the operations of a step, however small they are
+EMPTY: Mapping[str, Work] = {}
 COST_S = 9.0  # warming up and measuring
 
 
@@ -30,12 +32,16 @@ class Checked:
     @property
     def hours(self) -> float:
         """Estimated hours of all cells, one after the other."""
-        return sum(cell.estimate_s for cell in self.manifest.cells) / 3600
+        return (sum(cell.estimate_s for cell in self.manifest.cells) + self.manifest.waiting_s) / 3600
 
 
-def check(plan: Plan) -> Checked:
-    """Raises SweepError, with the line of the entry, for a cell that cannot be built."""
-    works = {cell.id: worked(plan, cell) for cell in plan.cells if cell.spec["kind"] == "cost"}
+def check(plan: Plan, known: Mapping[str, Work] = EMPTY) -> Checked:
+    """Raises SweepError, with the line of the entry, for a cell that cannot be built.
+
+    known: works by the ids of cost cells that were counted before.
+    """
+    costs = [cell for cell in plan.cells if cell.spec["kind"] == "cost"]
+    works = {cell.id: known.get(cell.id) or worked(plan, cell) for cell in costs}
     labels = variants(plan)
     cells = tuple(listed(cell, works, labels) for cell in plan.cells)
     frame = plan.frame
@@ -47,8 +53,21 @@ def check(plan: Plan) -> Checked:
         slurm=frame.slurm.model_dump() if frame.slurm else None,
         figures=tuple(figure.model_dump(exclude_none=True) for figure in frame.figures),
         better=better(plan),
+        choose=choice(plan),
+        equal=frame.equal.what if frame.equal else "",
+        waiting=tuple(listed(cell, works, labels).label for cell in plan.waiting),
+        waiting_s=round(sum(estimate_s(cell, works) for cell in plan.waiting), 1),
     )
     return Checked(plan=plan, works=works, manifest=manifest)
+
+
+def choice(plan: Plan) -> dict[str, Any] | None:
+    """How a knob is chosen: the knob, its values, the seeds of the trials, and of each task the score and its side."""
+    if (choose := plan.frame.choose) is None:
+        return None
+    entries = {cell.task.name: cell.task.entry for cell in plan.cells}
+    scores = {task: (choose.score(task), entry.better[choose.score(task)]) for task, entry in entries.items()}
+    return {"knob": choose.knob, "values": choose.values, "seeds": choose.seeds, "scores": scores}
 
 
 def better(plan: Plan) -> dict[str, str]:
@@ -71,14 +90,23 @@ def listed(cell: Planned, works: dict[str, Work], labels: dict[str, str]) -> Cel
     return Cell(
         id=cell.id,
         kind=cell.spec["kind"],
-        label=f"{variant}, {'cost' if seed is None else f'seed {seed}'}",
+        label=", ".join(filter(None, (variant, tried(cell), "cost" if seed is None else f"seed {seed}"))),
         variant=variant,
         mechanism=cell.mechanism.name if cell.mechanism else None,
         model=cell.model.name,
         seed=seed,
         estimate_s=round(estimate_s(cell, works), 1),
         cost_id=cell.cost_id,
+        trial=cell.trial,
+        settled=" ".join(cell.settled),
+        ratio=cell.ratio,
     )
+
+
+def tried(cell: Planned) -> str:
+    """What a trial tries, as its label says it."""
+    names = [column.partition(".")[2] for column in cell.settled if column.startswith("task.")]
+    return ", ".join(f"trial of {word(name, cell.task.values[name])}" for name in names) if cell.trial else ""
 
 
 def estimate_s(cell: Planned, works: dict[str, Work]) -> float:

@@ -26,11 +26,14 @@ TRANSFORMS = (aten._fft_r2c, aten._fft_c2r, aten._fft_c2c)
 class Work:
     """What a model is and does for one example.
 
-    params: weights, a complex one counted as two reals.
+    params: weights, a complex one counted as two reals; params_trained are those that training changes, and
+        params_pretrained those that came from a file or a hub of weights.
     matmul_flops, fft_flops: of one forward pass, a multiply-add counted as two.
     """
 
     params: int
+    params_trained: int
+    params_pretrained: int
     matmul_flops: int
     fft_flops: int
 
@@ -46,10 +49,18 @@ def count(make: Callable[[Port], nn.Module], port: Port) -> Work:
             model(port.blank(1))
     by_operator = counter.get_flop_counts().get("Global", {})
     fft = sum(flops for operator, flops in by_operator.items() if operator in TRANSFORMS)
-    params = sum(reals(weight) for weight in model.parameters())
+    weights = dict(model.named_parameters())
+    came = getattr(model, "origin", dict)()
+    params = sum(map(reals, weights.values()))
     if params and not any(by_operator.values()):
         raise ValueError(f"{type(model).__name__} has {params} weights and no work that the counter sees.")
-    return Work(params=params, matmul_flops=sum(by_operator.values()) - fft, fft_flops=fft)
+    return Work(
+        params=params,
+        params_trained=sum(reals(weight) for weight in weights.values() if weight.requires_grad),
+        params_pretrained=sum(reals(weight) for name, weight in weights.items() if came.get(name) == "pretrained"),
+        matmul_flops=sum(by_operator.values()) - fft,
+        fft_flops=fft,
+    )
 
 
 def reals(tensor: Tensor) -> int:

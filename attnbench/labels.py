@@ -4,17 +4,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attnbench._entries import Chosen
+from attnbench.models._stages import spread
 from attnbench.sweep import Plan, Planned
 
 
 def variants(plan: Plan) -> dict[str, str]:
     """Cell id -> what the cell shares with those that differ by the seed alone: `mano window 2, levels 3, conv`."""
-    groups = {field: differing(getattr(cell, field) for cell in plan.cells) for field in ("task", "model", "mechanism")}
+    cells = (*plan.cells, *plan.waiting)
+    groups = {field: differing(getattr(cell, field) for cell in cells) for field in ("task", "model", "mechanism")}
     names = {
         "task": len({cell.task.name for cell in plan.cells}),
         "model": len({cell.model.name for cell in plan.cells if cell.mechanism}),
     }
-    return {cell.id: variant(cell, groups, names) for cell in plan.cells}
+    return {cell.id: variant(cell, groups, names) for cell in cells}
 
 
 def differing(chosen: Iterable[Chosen | None]) -> dict[str, list[str]]:
@@ -57,4 +59,6 @@ def word(knob: str, value: Any) -> str:
     """A choice speaks for itself, a switch by its name, a number needs its knob's."""
     if isinstance(value, bool):
         return knob if value else f"no {knob}"
+    if isinstance(value, Mapping):
+        return f"{knob} {spread(value)}"
     return value if isinstance(value, str) else f"{knob} {value:g}" if isinstance(value, float) else f"{knob} {value}"

@@ -6,11 +6,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attnbench.cell import Spec, canonical
-from attnbench.check import Checked
+from attnbench.check import Checked, check
 from attnbench.engine import codes, local, slurm
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
@@ -44,10 +44,38 @@ class Options:
 
 
 def launch(checked: Checked, store: Store, data: Path, options: Options, say: Callable[[str], None]) -> int:
-    """Runs what is missing and returns the exit code; a second call starts nothing. Raises ValueError for a refusal."""
+    """Runs what is missing and returns the exit code; a second call starts nothing. Raises ValueError for a refusal.
+
+    Trainings that wait for trials start once those have ended; where the trials run on without this process, when the
+    sweep is started again.
+    """
     refuse_expensive(checked, options)
     if options.launcher == "local":
         refuse_absent(checked.plan.device)
+    checked = settled(checked, store)
+    code = started(checked, store, data, options, say)
+    while (waiting := len(checked.plan.waiting)) and code in (codes.DONE, codes.SET_ASIDE):
+        checked = settled(checked, store)
+        if len(checked.plan.waiting) == waiting:
+            break
+        say(f"Trials have ended: {waiting - len(checked.plan.waiting)} trainings go on with what was best in them.")
+        code = started(checked, store, data, replace(options, retry=()), say)
+    if waiting:
+        why = "some of them failed" if code in (codes.DONE, codes.SET_ASIDE) else "they have not ended"
+        say(f"{waiting} trainings wait for their trials: {why}; `attnbench sweep` again goes on from there.")
+    return code
+
+
+def settled(checked: Checked, store: Store) -> Checked:
+    """The same sweep with every choice that the rows allow by now."""
+    if not checked.plan.waiting or checked.plan.again is None:
+        return checked
+    later = check(checked.plan.again(store.result), checked.works)
+    return replace(later, manifest=replace(later.manifest, slurm=checked.manifest.slurm))
+
+
+def started(checked: Checked, store: Store, data: Path, options: Options, say: Callable[[str], None]) -> int:
+    """Runs the cells that are known and missing; returns the exit code."""
     to_run = {
         cell.id for cell in checked.manifest.cells if unfinished(store, cell) or again(store, cell, options.retry)
     }

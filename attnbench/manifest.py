@@ -18,6 +18,9 @@ class Cell:
     label: the variant and the seed.
     estimate_s: expected seconds of the whole cell on the sweep's device.
     cost_id: of a training cell, the cell that measures what its variant costs.
+    trial: of a training cell, whether it only helps to choose a knob, and is no result.
+    settled: columns of what the sweep settles for each variant by itself, with blanks between.
+    ratio: where variants are made equal, the share of the target that this one reaches.
     """
 
     id: str
@@ -29,6 +32,9 @@ class Cell:
     seed: int | None
     estimate_s: float
     cost_id: str | None = None
+    trial: bool = False
+    settled: str = ""
+    ratio: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,9 @@ class Manifest:
     """A sweep, expanded: its cells, and what launching and drawing it need.
 
     better: of each column that ranks models, lower or higher; the first one ranks first.
+    choose: how a knob is chosen by trials, if one is. waiting: labels of trainings whose trials have not all ended;
+        they have no cells yet, and waiting_s are their expected seconds.
+    equal: what variants have alike by solved widths, params or flops, if anything.
     """
 
     sweep: str
@@ -45,6 +54,10 @@ class Manifest:
     slurm: Mapping[str, Any] | None = None
     figures: tuple[Mapping[str, Any], ...] = field(default=())
     better: Mapping[str, str] = field(default_factory=dict)
+    choose: Mapping[str, Any] | None = None
+    equal: str = ""
+    waiting: tuple[str, ...] = ()
+    waiting_s: float = 0.0
 
     def write(self, file: Path) -> None:
         """Appears whole or not at all."""
@@ -62,4 +75,4 @@ class Manifest:
         if (schema := text.pop("schema")) != SCHEMA:
             raise ValueError(f"{file} has schema {schema}; this attnbench reads {SCHEMA}. Run `attnbench sweep` again.")
         cells = tuple(Cell(**cell) for cell in text.pop("cells"))
-        return cls(**text | {"cells": cells, "figures": tuple(text["figures"])})
+        return cls(**text | {name: tuple(text.get(name, ())) for name in ("figures", "waiting")} | {"cells": cells})

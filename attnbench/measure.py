@@ -16,6 +16,7 @@ from torch import nn
 from attnbench.host import Usage
 from attnbench.memory import peaks
 from tasks import Make, Runnable, update
+from tasks._train import AS_USUAL, How, products
 
 WARM_S, WARM_STEPS, WARM_CAP_S = 0.5, 3, 5.0  # least seconds and steps, and when to give up waiting for calm
 REPEATS, REPEAT_S, REPEAT_CAP_S = 30, 1.0, 6.0  # least steps and seconds, and when to give up; fewer steps are noisy
@@ -26,14 +27,20 @@ TINY_RATE = 1e-6  # learning rate of measured steps: weights stay sound however 
 Step = Callable[[], None]
 
 
-def cost(make: Make, task: Runnable, port: Any, *, device: str) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Columns by name, and the raw milliseconds of every timed step."""
+def cost(
+    make: Make, task: Runnable, port: Any, *, device: str, made: How = AS_USUAL
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Columns by name, and the raw milliseconds of every timed step.
+
+    made: how a step is made, of the knobs of training.
+    """
     model = make(port).to(device)
     inputs, target = task.batch(0, device)
     columns: dict[str, Any] = {"batch": len(inputs), "threads": torch.get_num_threads(), "warmup": "until calm"}
     raw: dict[str, list[float]] = {}
     before = Usage.now()
-    for name, step in (("infer", inference(model, inputs)), ("train", training(model, task, inputs, target))):
+    steps = {"infer": inference(model, inputs, made), "train": training(model, task, inputs, target, made)}
+    for name, step in steps.items():
         warm_up(step, device)
         times = repeat(step, device)
         raw[f"{name}_step_ms"] = times
@@ -45,21 +52,23 @@ def cost(make: Make, task: Runnable, port: Any, *, device: str) -> tuple[dict[st
     return columns, raw
 
 
-def inference(model: nn.Module, inputs: torch.Tensor) -> Step:
+def inference(model: nn.Module, inputs: torch.Tensor, made: How = AS_USUAL) -> Step:
     def step() -> None:
         model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), products(made.precision, inputs.device):
             model(inputs)
 
     return step
 
 
-def training(model: nn.Module, task: Runnable, inputs: torch.Tensor, target: torch.Tensor) -> Step:
-    optimiser = torch.optim.AdamW(model.parameters())
+def training(
+    model: nn.Module, task: Runnable, inputs: torch.Tensor, target: torch.Tensor, made: How = AS_USUAL
+) -> Step:
+    optimiser = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
 
     def step() -> None:
         model.train()
-        update(model, (inputs, target), task.loss, optimiser, TINY_RATE)
+        update(model, (inputs, target), task.loss, optimiser, TINY_RATE, made)
 
     return step
 

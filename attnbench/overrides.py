@@ -5,12 +5,13 @@ from typing import Any
 
 import tasks
 from attnbench import models
-from attnbench._sections import Frame, Slurm
+from attnbench._sections import Choose, Equal, Frame, Slurm
 from attnbench._yaml import SweepError, plain, value
 from mechanisms import find as find_mechanism
 from mechanisms import nearest
 
 OWNERS = {"task": "tasks", "model": "models", "mechanism": "mechanisms", "baseline": "baselines"}
+MAPS = {"slurm": Slurm, "choose": Choose, "equal": Equal}
 FIND = {"task": tasks.find, "model": models.find, "mechanism": find_mechanism, "baseline": models.find}
 
 
@@ -27,14 +28,15 @@ def apply(file: Path, text: dict[str, Any], setting: str) -> None:
         raise refusal(file, setting, "write it as path=value, such as task.epochs=2.")
     if owner in OWNERS and rest:
         return set_knob(file, text, (owner, *rest), setting)
-    if owner == "slurm" and len(rest) == 1 and rest[0] in Slurm.model_fields:
-        text["slurm"] = text.get("slurm") or {}
-        text["slurm"][rest[0]] = plain(value(written))
+    if len(rest) == 1 and owner in MAPS and rest[0] in MAPS[owner].model_fields:
+        text[owner] = text.get(owner) or {}
+        text[owner][rest[0]] = plain(value(written))
         return None
-    if not rest and owner in Frame.model_fields and owner not in ("slurm", "figures", "runs"):
+    if not rest and owner in Frame.model_fields and owner not in (*MAPS, "figures", "runs"):
         text[owner] = plain(value(written))
         return None
-    words = [*(f"{word}.KNOB" for word in OWNERS), "seeds", "device", *(f"slurm.{word}" for word in Slurm.model_fields)]
+    inside = (f"{section}.{word}" for section, kind in MAPS.items() for word in kind.model_fields)
+    words = [*(f"{word}.KNOB" for word in OWNERS), "seeds", "device", *inside]
     raise refusal(file, setting, f"there is no {path!r}.{nearest(path, words)} There is {', '.join(words)}.")
 
 

@@ -20,8 +20,9 @@ from attnbench.catalogue import keep
 from attnbench.contract.card import CHECKS, drawn
 from attnbench.contract.slots import Subject
 from attnbench.host import UNPROVEN
+from attnbench.models._stages import each
 from attnbench.sweep import Planned, setting_of
-from mechanisms import Mechanism, resolved
+from mechanisms import Mechanism
 
 CONTRACT = Path(__file__).parent / "contract"
 HOUSE = Path(__file__).parent.parent / "mechanisms"
@@ -77,7 +78,7 @@ def claims(cells: Iterable[Planned]) -> list[Claim]:
         if cell.mechanism is None:
             continue
         entry, setting = cell.mechanism.entry, setting_of(cell.task.config.port)
-        for knobs in ({}, resolved(cell.mechanism.config)):
+        for knobs in ({}, *each(cell.mechanism.config)):
             used = {name: value for name, value in knobs.items() if value != entry.config.model_fields[name].default}
             found[json.dumps([entry.name, setting, used], sort_keys=True)] = Claim(entry, used, setting)
     return list(found.values())

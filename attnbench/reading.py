@@ -2,12 +2,14 @@
 
 import json
 import time
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import click
 
+from attnbench.engine import codes
 from attnbench.engine.store import Store
 from attnbench.manifest import Cell, Manifest
 
@@ -31,11 +33,28 @@ def status(name: str, root: Path, *, quiet: bool, as_json: bool) -> int:
     listed, store = manifest(name, root), Store(root)
     evidence = store.scan(cell.id for cell in listed.cells)
     told = summary(listed, states(listed.cells, evidence, snapshot(store), now=time.time()))
+    told = with_waiting(told, listed)
     if as_json:
         click.echo(json.dumps(told.json(), indent=1))
     elif not quiet:
         click.echo(spoken(told))
     return told.code
+
+
+def with_waiting(told: Any, listed: Manifest) -> Any:
+    """The same with the trainings that have no cells yet, because the trials that choose for them have not all ended.
+
+    They make a sweep incomplete, unless cells that were set aside do so already.
+    """
+    if not (waiting := len(listed.waiting)):
+        return told
+    counts = {**told.counts, "waiting": waiting}
+    code = codes.INCOMPLETE if told.code == codes.DONE else told.code
+    left_s = round(told.left_s + listed.waiting_s, 1)
+    knob = (listed.choose or {})["knob"]
+    why = f"waiting: for the trials that choose {knob}; `attnbench sweep` goes on from there"
+    causes = {**told.causes, why: waiting}
+    return replace(told, total=told.total + waiting, counts=counts, causes=causes, left_s=left_s, code=code)
 
 
 def spoken(told: Any) -> str:

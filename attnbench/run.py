@@ -1,33 +1,44 @@
 """The child process of a cell: carries out one spec and writes its outcome as a file.
 
-    python -m attnbench.run SPEC.json OUTCOME.json --data DIR     a cell
+    python -m attnbench.run SPEC.json OUTCOME.json --data DIR [--cell DIR]     a cell
     python -m attnbench.run SPEC.json OUTCOME.json --data DIR --prepare     the data of its task, and nothing else
 
-It knows nothing of stores, sweeps or clusters: a supervisor starts it, watches it, and commits what it wrote.
+It knows nothing of stores, sweeps or clusters: a supervisor starts it, watches it, and commits what it wrote. In the
+folder of the cell it leaves checkpoints of its training, and the weights that a task is asked to keep.
 """
 
 import argparse
 import json
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from uuid import uuid4
 
 import torch
 
 import tasks
 from attnbench import flops, host, measure, models, plugins
+from attnbench.cell import identity
 from attnbench.models import Mechanism, counted, maker
+from attnbench.models._origins import weights_read
 from mechanisms import configure
+from tasks._checkpoint import publish
+from tasks._train import AS_USUAL, how
+from tasks._weights import hashed, packed
 
 Outcome = dict[str, Any]
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 EARLY = "partial.json"  # beside the outcome: where and with what code the cell runs
+EVERY = "ATTNBENCH_CHECKPOINT_S"  # variable with the seconds between two checkpoints within an epoch
+CHECKPOINT, WEIGHTS = "checkpoint", "weights.safetensors"  # in the folder of a cell
+CELL_ID = re.compile("[0-9a-f]{20}")
 PREPARING = "preparing"  # opens a line of progress on standard output: `preparing 12 512`
 
 
@@ -36,12 +47,15 @@ def main() -> None:
     parser.add_argument("spec", type=Path)
     parser.add_argument("outcome", type=Path)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cell", type=Path, help="folder that all attempts at the cell share")
     parser.add_argument("--prepare", action="store_true")
     given = parser.parse_args()
     spec = json.loads(given.spec.read_text())
     early = given.outcome.with_name(EARLY)
-    outcome = execute(spec, given.data, prepare if given.prepare else KINDS[spec["kind"]], tell=partial(write, early))
-    write(given.outcome, outcome)
+    work = prepare if given.prepare else KINDS[spec["kind"]]
+    if work is train:
+        work = partial(train, cell=given.cell)
+    write(given.outcome, execute(spec, given.data, work, tell=partial(write, early)))
 
 
 def write(file: Path, outcome: Outcome) -> None:
@@ -109,15 +123,57 @@ def find_entries(spec: dict[str, Any]) -> None:
         counted(inside)
 
 
-def train(spec: dict[str, Any], data: Path) -> Outcome:
-    """Trains and tests the cell's model; the data must be there."""
-    task = made_task(spec, data)
+def train(spec: dict[str, Any], data: Path, cell: Path | None = None) -> Outcome:
+    """Trains and tests the cell's model; the data must be there.
+
+    cell: the folder of the cell, which all attempts at it share; without it a training that is killed is lost.
+    """
+    knobs, first = started(spec["task"]["knobs"], cell)
+    task = made_task(spec | {"task": spec["task"] | {"knobs": knobs}}, data)
     start = perf_counter()
     content = task.prepare(lambda *_: None, 1)
     read = perf_counter()
-    trained = task.run(made_model(spec, spec["seed"]), seed=spec["seed"], device=spec["device"])
-    cost = {"train_wall_s": perf_counter() - read, "data_wall_s": read - start}
-    return {"result": trained.result, "raw": trained.raw, "cost": cost, "data": {"hash": content}}
+    of = {"cell": identity(spec), "data": content, **first}
+    state = checkpoint(cell, of) if cell else None
+    more = {"checkpoint": state} if state else {}
+    trained = task.run(made_model(spec, spec["seed"]), seed=spec["seed"], device=spec["device"], **more)
+    earlier_s = state.earlier_s if state else 0.0
+    cost = {"train_wall_s": earlier_s + perf_counter() - read, "data_wall_s": read - start}
+    kept = keep(trained.weights, cell) if cell and trained.weights else {}
+    read_from = {"hash": content} | first | kept | weights_read()
+    return {"result": trained.result, "raw": trained.raw, "cost": cost, "data": read_from}
+
+
+def checkpoint(cell: Path, of: Mapping[str, str]) -> tasks.Checkpoint:
+    """Where the cell's training keeps its state, which no other code may take up."""
+    code = host.code()
+    every_s = float(os.environ.get(EVERY, tasks.Checkpoint.every_s))
+    of = {**of, "code": f"{code['fingerprint']} {code['entries']}"}
+    return tasks.Checkpoint(folder=cell / CHECKPOINT, of=of, every_s=every_s)
+
+
+def started(knobs: dict[str, Any], cell: Path | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The knobs with a file for the weights to start from, and that file and its hash as the row tells them.
+
+    Raises ValueError for a cell that has left no weights.
+    """
+    start = knobs.get("start", "")
+    if not start:
+        return knobs, {}
+    file = Path(start).expanduser().absolute()
+    if CELL_ID.fullmatch(start) and cell and not file.is_file():
+        file = cell.parents[1] / start[:2] / start / WEIGHTS
+        if not file.is_file():
+            raise ValueError(f"start: cell {start} has left no {WEIGHTS} in {file.parent}; did it have keep_weights?")
+    told = {"start": str(file), "start_hash": hashed(file.read_bytes())} if file.is_file() else {}
+    return knobs | {"start": str(file)}, told
+
+
+def keep(weights: dict[str, Any], cell: Path) -> dict[str, str]:
+    """Writes the final weights beside the row to be; returns their file and hash."""
+    content, digest = packed(weights)
+    publish(cell / f"{uuid4().hex}.weights.tmp", cell / WEIGHTS, content)
+    return {"weights": WEIGHTS, "weights_hash": digest}
 
 
 def cost(spec: dict[str, Any], data: Path) -> Outcome:
@@ -125,7 +181,9 @@ def cost(spec: dict[str, Any], data: Path) -> Outcome:
     port, make, inside = made_config(spec).port, made_model(spec, 0), mechanism_of(spec)
     alike = maker(spec["model"]["name"], spec["model"]["knobs"], counted(inside) if inside else None, 0)
     work = asdict(flops.count(alike, port))
-    columns, raw = measure.cost(make, made_task(spec, data), port, device=spec["device"])
+    schedule = getattr(made_config(spec), "schedule", None)
+    made = how(schedule) if schedule else AS_USUAL
+    columns, raw = measure.cost(make, made_task(spec, data), port, device=spec["device"], made=made)
     alone = os.environ.get("ATTNBENCH_SHARED", "") != "1"  # the launcher says so when others may run beside
     return {"cost": work | columns | {"shared": not alone}, "raw": raw}
 

@@ -1,18 +1,22 @@
 """A sweep file becomes cells: a list is an axis, anything else is fixed, and nothing is guessed or repaired."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tasks
 from attnbench import models
-from attnbench._entries import Chosen, Part, chosen, parts
+from attnbench._cells import WAITS, Planned, Variant, cost_cell
+from attnbench._choose import Rows
+from attnbench._choose import refuse as refuse_choice
+from attnbench._entries import Chosen, Part, Stages, chosen, parts
+from attnbench._equal import equalised, refuse_axis
 from attnbench._figure_words import refuse_figures
-from attnbench._sections import Figure, Frame, Slurm
+from attnbench._sections import Choose, Equal, Figure, Frame, Slurm
 from attnbench._yaml import SweepError, line, load, plain
-from attnbench.cell import PROTOCOL, SCHEMA, Spec, identity
 from attnbench.overrides import apply
 from mechanisms import KnobError, Knobs, configure, nearest
 from mechanisms import find as find_mechanism
@@ -24,27 +28,13 @@ RESERVED = ("cells", "quarantine", "submissions", "cache")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
-    """One distinct cell of a sweep and where it comes from."""
-
-    id: str
-    spec: Spec
-    task: Chosen
-    model: Chosen
-    mechanism: Chosen | None
-    cost_id: str | None = None
-
-    @property
-    def parts(self) -> tuple[Chosen, ...]:
-        return tuple(part for part in (self.task, self.model, self.mechanism) if part)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A sweep file, expanded.
 
     cells: its distinct cells, trainings first, each in the order of the file.
     folded: trainings that the file describes more than once, because knobs were idle or values repeated.
+    waiting: trainings whose knobs are not all chosen yet, since trials are still to run; their ids stand for that.
+    again: the same plan from the rows that are there then.
     """
 
     file: Path
@@ -53,6 +43,8 @@ class Plan:
     device: str
     cells: tuple[Planned, ...]
     folded: int = field(default=0)
+    waiting: tuple[Planned, ...] = ()
+    again: Callable[[Rows], "Plan"] | None = field(default=None, compare=False)
 
     @property
     def trainings(self) -> list[Planned]:
@@ -80,30 +72,54 @@ def expand(file: Path, *, device: str, settings: Sequence[str] = (), only: Seque
 
 
 def expand_text(
-    file: Path, text: dict[str, Any], *, device: str, settings: Sequence[str] = (), only: Sequence[str] = ()
+    file: Path,
+    text: dict[str, Any],
+    rows: Rows = lambda _: None,
+    *,
+    device: str,
+    settings: Sequence[str] = (),
+    only: Sequence[str] = (),
 ) -> Plan:
-    """The same for a sweep file's contents; `file` names it in refusals."""
+    """The same for a sweep file's contents; `file` names it in refusals.
+
+    rows: the committed row of a cell, from which knobs are chosen.
+    """
     refuse_unknown_sections(file, text)
     for setting in settings:
         apply(file, text, setting)
     frame = read_frame(file, text)
     sections = {section: parts(file, text, section, needed=needed) for section, needed in LISTS.items()}
     keep(file, sections, only)
+    if frame.equal:
+        refuse_axis(file, sections["models"], frame.equal.knob)
+    again = partial(expand_text, file, text, device=device, settings=settings, only=only)
     device = device if frame.device == "auto" else frame.device
-    trainings = list(train_cells(file, sections, frame, device))
+    entries = list(chosen(file, sections["tasks"], tasks.find))
+    if frame.choose:
+        refuse_choice(file, text, frame, sections["tasks"], [tasks.find(part.name) for part in sections["tasks"]])
+    trainings = [
+        cell
+        for task in entries
+        for variant in fillings(file, text, frame, sections, task, device)
+        for cell in variant.cells(file, text, frame, rows)
+    ]
     distinct = {cell.id: cell for cell in trainings}
+    waiting = {id: cell for id, cell in distinct.items() if WAITS in cell.settled}
     if not (settings or only) and len(distinct) != frame.runs:
         described = f"it describes {len(distinct)} distinct cells"
         raise SweepError(file, line(text, "runs"), f"runs announces {frame.runs} cells, and {described}; correct one.")
     refuse_figures(file, text, frame, distinct.values())
     costs = {cost.id: cost for cost in map(cost_cell, distinct.values())}
+    known = (cell for id, cell in distinct.items() if id not in waiting)
     return Plan(
         file=file,
         name=named(file, settings, only),
         frame=frame,
         device=device,
-        cells=(*distinct.values(), *costs.values()),
+        cells=(*known, *costs.values()),
         folded=len(trainings) - len(distinct),
+        waiting=tuple(waiting.values()),
+        again=again,
     )
 
 
@@ -126,8 +142,9 @@ def refuse_unknown_sections(file: Path, text: Mapping[str, Any]) -> None:
 
 def read_frame(file: Path, text: Mapping[str, Any]) -> Frame:
     given = {key: plain(item) for key, item in text.items() if key in FRAME}
-    if given.get("slurm") is not None:
-        given["slurm"] = read_section(file, text, "slurm", Slurm)
+    for word, kind in (("slurm", Slurm), ("choose", Choose), ("equal", Equal)):
+        if given.get(word) is not None:
+            given[word] = read_section(file, text, word, kind)
     if isinstance(given.get("figures"), list):
         figures = text["figures"]
         given["figures"] = [read_section(file, figures, number, Figure) for number in range(len(figures))]
@@ -163,43 +180,27 @@ def keep(file: Path, sections: dict[str, list[Part]], only: Sequence[str]) -> No
             sections["models"] = []  # backbones without anything to put into them
 
 
-def train_cells(file: Path, sections: dict[str, list[Part]], frame: Frame, device: str) -> Iterator[Planned]:
-    for task in chosen(file, sections["tasks"], tasks.find):
-        for model, mechanism in fillings(file, sections, task, device):
-            for seed in frame.seeds:
-                spec = {
-                    "schema": SCHEMA,
-                    "protocol": PROTOCOL,
-                    "kind": "train",
-                    "task": task.spec,
-                    "model": model.spec,
-                    "mechanism": mechanism.spec if mechanism else None,
-                    "seed": seed,
-                    "device": device,
-                    "dtype": "float32",
-                    "threads": 1 if device == "cpu" else 0,
-                    "gpus": int(device == "cuda"),
-                }
-                cost_id = identity(cost_spec(spec, task))
-                yield Planned(
-                    id=identity(spec), spec=spec, task=task, model=model, mechanism=mechanism, cost_id=cost_id
-                )
-
-
 def fillings(
-    file: Path, sections: dict[str, list[Part]], task: Chosen, device: str
-) -> Iterator[tuple[Chosen, Chosen | None]]:
+    file: Path, text: Mapping[str, Any], frame: Frame, sections: dict[str, list[Part]], task: Chosen, device: str
+) -> Iterator[Variant]:
     """Every backbone with every mechanism, then every whole model."""
     if bool(sections["models"]) != bool(sections["mechanisms"]):
         raise SweepError(file, None, "models and mechanisms belong together: a model is built around a mechanism.")
     for model in chosen(file, sections["models"], models.find):
         refuse_other_socket(file, model, socket=True)
-        for mechanism in chosen(file, sections["mechanisms"], find_mechanism):
+        stages = Stages(model.name, getattr(model.config, "stages", 1))
+        inside = list(chosen(file, sections["mechanisms"], find_mechanism, stages))
+        for mechanism in inside:
             refuse_misfit(file, mechanism, task, device)
-            yield model, mechanism
+        if (equal := frame.equal) is None:
+            yield from (Variant(task, model, mechanism, device) for mechanism in inside)
+            continue
+        settled = (f"model.{equal.knob}",)
+        for one in equalised(file, text, equal, task, model, inside):
+            yield Variant(task, one.model, one.mechanism, device, settled, one.ratio)
     for baseline in chosen(file, sections["baselines"], models.find):
         refuse_other_socket(file, baseline, socket=False)
-        yield baseline, None
+        yield Variant(task, baseline, None, device)
 
 
 def refuse_other_socket(file: Path, model: Chosen, *, socket: bool) -> None:
@@ -224,19 +225,3 @@ def setting_of(port: Port) -> str:
     if len(port.shape) == 2:
         return "grid"
     return "causal" if port.causal else "sequence"
-
-
-def cost_cell(training: Planned) -> Planned:
-    """The cell that measures what a training's variant costs: without seed, on all cores."""
-    spec = cost_spec(training.spec, training.task)
-    return Planned(id=identity(spec), spec=spec, task=training.task, model=training.model, mechanism=training.mechanism)
-
-
-def cost_spec(spec: Spec, task: Chosen) -> Spec:
-    """Knobs of the task that do not change what a step costs are left out, so that variants share a cell."""
-    knobs = {name: getattr(task.config, name) for name in sorted(task.config.cost_knobs)}
-    try:
-        configure(task.entry.config, knobs, of=task.name)
-    except KnobError:  # the defaults of the others do not go with these, so this variant has a cell of its own
-        knobs = task.spec["knobs"]
-    return spec | {"kind": "cost", "seed": None, "threads": 0, "task": task.spec | {"knobs": knobs}}

@@ -58,6 +58,10 @@ def overview(checked: Checked) -> str:
         f"{trainings} trainings and {len(cells) - trainings} cost measurements on {plan.device}; "
         f"about {span(3600 * checked.hours)} one after the other, a rough guess until cells have been measured.",
     ]
+    if plan.waiting and plan.frame.choose:
+        trials = sum(cell.trial for cell in plan.trainings)
+        chosen = plan.frame.choose.knob
+        lines.append(f"{len(plan.waiting)} further trainings wait until {trials} trials have chosen {chosen}.")
     if plan.folded:
         lines.append(f"{plan.folded} further cells are the same as others, since knobs were idle, and run once.")
     width = max(len(cell.variant) for cell in cells)
@@ -94,6 +98,7 @@ def sweep(word: str, **given: Any) -> int:
         click.echo(f"The file asks for no resources; each job gets {default_resources()}.", err=True)
         plan = replace(plan, manifest=replace(plan.manifest, slurm=default_resources()))
     root = paths.results(given["results"])
+    plan = launch.settled(plan, Store(root))
     if given["dry_run"]:
         click.echo(overview(plan) + "\n\n" + each_cell(plan, Store(root)))
         return codes.DONE

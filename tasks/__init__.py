@@ -4,6 +4,7 @@ The twin of mechanisms/: a file that starts with an underscore is shared plumbin
 file name is its name everywhere.
 """
 
+from tasks._checkpoint import Checkpoint
 from tasks._port import Port
 from tasks._registry import Better, Make, Runnable, Task, TaskKnobs, Trained, register, tasks
 from tasks._train import Diverged, update
@@ -12,6 +13,7 @@ find, names = tasks.find, tasks.names
 
 __all__ = [
     "Better",
+    "Checkpoint",
     "Diverged",
     "Make",
     "Port",

@@ -10,20 +10,25 @@ train_loss: mean over training steps of the best epoch; best_epoch: from 1; epoc
 chance: accuracy of always giving the commonest answer of the training examples, on the test examples.
 """
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
-from torch import Tensor
+from pydantic import NonNegativeInt, PositiveInt, model_validator
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tasks._checkpoint import Checkpoint
 from tasks._data import content_key, keep, load
 from tasks._port import Port
-from tasks._registry import Make, TaskKnobs, Trained
-from tasks._train import History, Schedule, predict, train
+from tasks._registry import Make, Trained
+from tasks._train import History, predictions, train
+from tasks._training import TrainingKnobs
+from tasks._weights import started, weights_of
 
 SPLITS = ("train", "valid", "test")  # the position is the split's stream of random numbers
 UNASKED = -100  # a target where no answer is asked, as torch's cross-entropy has it
@@ -37,7 +42,7 @@ Progress = Callable[[int, int], None]
 Arrays = Mapping[str, np.ndarray]
 
 
-class LabelledKnobs(TaskKnobs):
+class LabelledKnobs(TrainingKnobs):
     """Sizes of the splits and how to train. A task's own Config adds what its data are; it may change the defaults."""
 
     train: PositiveInt = 1024
@@ -48,31 +53,10 @@ class LabelledKnobs(TaskKnobs):
     """test examples"""
     data_seed: NonNegativeInt = 0
     """seed of all examples; example i of a split is the same however many are made"""
-    epochs: PositiveInt = 10
-    """passes over the training examples"""
-    batch: PositiveInt = 32
-    """examples a training step"""
-    rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
-    """learning rate at its peak"""
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-2
-    """AdamW's, on all weights"""
-    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """share of all steps in which the rate rises"""
-
-    training: ClassVar[frozenset[str]] = frozenset({"epochs", "batch", "rate", "weight_decay", "warm_up"})
 
     @property
     def examples(self) -> int:
         return self.epochs * self.train
-
-    @property
-    def examples_per_step(self) -> int:
-        return self.batch
-
-    @property
-    def schedule(self) -> Schedule:
-        names = ("epochs", "batch", "rate", "weight_decay", "warm_up")
-        return Schedule(**{name: getattr(self, name) for name in names})
 
     @model_validator(mode="after")
     def a_batch_is_there(self) -> "LabelledKnobs":
@@ -85,10 +69,12 @@ class Labelled:
     """A task at one setting of its knobs. Subclasses set `name` and `version` and make the arrays.
 
     version: of how data are made; raised when they change, so that old folders are not taken for them.
+    ranks: how many of the likeliest classes `told` asks for.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    ranks: ClassVar[int] = 1
 
     def __init__(self, config: Any, data: Path):
         self.config = config
@@ -103,7 +89,7 @@ class Labelled:
         """`<split>_inputs` and `<split>_target` of every split, as the port has them."""
         raise NotImplementedError
 
-    def told(self, splits: Mapping[str, tuple[Tensor, Tensor]], answers: Tensor) -> dict[str, float]:
+    def told(self, splits: Mapping[str, tuple[Tensor, Tensor]], answers: "Answers | Tensor") -> dict[str, float]:
         """What this task tells beside the common numbers, of the test examples' answers [B, ..., outputs]."""
         del splits, answers
         return {}
@@ -125,29 +111,46 @@ class Labelled:
         """Mean cross-entropy of the answers that are asked."""
         return F.cross_entropy(prediction.flatten(0, -2), target.flatten(), ignore_index=UNASKED)
 
-    def run(self, make: Make, *, seed: int, device: str) -> Trained:
+    def run(self, make: Make, *, seed: int, device: str, checkpoint: Checkpoint | None = None) -> Trained:
         """Trains a model with the seed, which also draws its weights.
 
         Raises ValueError when the examples are not there, Diverged when a loss is not finite.
         """
+        config = self.config
         data, valid = self.read("train", device), self.read("valid", device)
         torch.manual_seed(seed)
-        model = make(self.config.port).to(device)
-
-        def answers(split: tuple[Tensor, Tensor]) -> Tensor:
-            return predict(model, split[0], self.config.batch)
-
-        def validate(_: torch.nn.Module) -> float:
-            return self.loss(answers(valid), valid[1]).item()
-
-        history = train(model, data, loss=self.loss, validate=validate, schedule=self.config.schedule, seed=seed)
-        found = {"valid_accuracy": accuracy(answers(valid), valid[1]), "valid_loss": min(history.valid_score)}
+        model = started(make(config.port), config.start).to(device)
+        history = train(
+            model,
+            data,
+            loss=self.loss,
+            validate=lambda model: self.score(model, valid).loss,
+            schedule=config.schedule,
+            seed=seed,
+            checkpoint=checkpoint,
+            weigh=asked,
+        )
+        found = {"valid_accuracy": self.score(model, valid).accuracy, "valid_loss": min(history.valid_score)}
         test = self.read("test", device)
-        given = answers(test)
-        found |= {"accuracy": accuracy(given, test[1]), "loss": self.loss(given, test[1]).item()}
+        scored = self.score(model, test)
+        found |= {"accuracy": scored.accuracy, "loss": scored.loss}
         found |= {"chance": chance(data[1], test[1])} | curves(history)
-        found |= self.told({"train": data, "valid": valid, "test": test}, given)
-        return Trained(result=found, raw={"train_loss": history.train_loss, "valid_loss": history.valid_score})
+        found |= self.told({"train": data, "valid": valid, "test": test}, scored.answers)
+        raw = {"train_loss": history.train_loss, "valid_loss": history.valid_score}
+        return Trained(result=found, raw=raw, weights=weights_of(model) if config.keep_weights else {})
+
+    def score(self, model: nn.Module, split: tuple[Tensor, Tensor]) -> "Scored":
+        """Loss and accuracy of a model on a split, batch after batch: all logits at once may not fit into memory."""
+        total, first, best, ranks = 0.0, [], [], min(self.ranks, self.config.port.outputs)
+        parts = predictions(model, split[0], self.config.batch, self.config.precision)
+        for given, target in zip(parts, split[1].split(self.config.batch), strict=True):
+            if count := asked(target):
+                total += count * self.loss(given, target).item()
+            first.append(given.argmax(-1))
+            best.append(given.topk(ranks).indices if ranks > 1 else first[-1][..., None])
+        answers = Answers(torch.cat(first), torch.cat(best), self.config.port.outputs)
+        count = asked(split[1])
+        return Scored(total / count if count else math.nan, accuracy(answers, split[1]), answers)
 
     def read(self, split: str, device: str) -> tuple[Tensor, Tensor]:
         """Inputs and targets of a split; small whole numbers on disk become what torch indexes with."""
@@ -158,16 +161,62 @@ class Labelled:
         return inputs.to(device), target.long().to(device)
 
 
-def accuracy(answers: Tensor, target: Tensor) -> float:
+@dataclass(frozen=True)
+class Answers:
+    """What is kept of a model's answers [..., outputs]: the classes with the highest. It knows a tensor's words for it.
+
+    first: the class with the highest [...]; of equal ones the first.
+    best: as many of the highest as a task asks for, falling [..., ranks].
+    """
+
+    first: Tensor
+    best: Tensor
+    outputs: int
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((*self.first.shape, self.outputs))
+
+    def argmax(self, dim: int) -> Tensor:
+        assert dim == -1, dim
+        return self.first
+
+    def topk(self, k: int) -> "Top":
+        assert k <= self.best.shape[-1], k
+        return Top(self.best[..., :k])
+
+
+class Top(NamedTuple):
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model on a split. loss: mean over the answers that are asked, in nats."""
+
+    loss: float
+    accuracy: float
+    answers: Answers
+
+
+def asked(target: Tensor) -> int:
+    """How many answers are asked."""
+    return int((target != UNASKED).sum())
+
+
+def accuracy(answers: Answers | Tensor, target: Tensor) -> float:
     """Share of right answers among those asked."""
-    asked = target != UNASKED
-    return (answers.argmax(-1)[asked] == target[asked]).double().mean().item()
+    places = target != UNASKED
+    return (answers.argmax(-1)[places] == target[places]).double().mean().item()
 
 
 def chance(known: Tensor, target: Tensor) -> float:
     """Accuracy of always giving the commonest answer of those known."""
-    asked = known[known != UNASKED]
-    return (target[target != UNASKED] == asked.mode().values).double().mean().item()
+    commonest = known[known != UNASKED].mode().values
+    return (target[target != UNASKED] == commonest).double().mean().item()
 
 
 def curves(history: History) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """Declares tasks, as mechanisms/_registry.py declares mechanisms; says what a task must be able to do."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from mechanisms import Knobs, Registry
+from tasks._checkpoint import Checkpoint
 from tasks._port import Port
 
 Make = Callable[[Port], nn.Module]
@@ -45,10 +46,12 @@ class Trained:
 
     result: its numbers by name, each explained in the docstring of the task's file.
     raw: its curves by name, one value an epoch unless the docstring of the task's file says over what.
+    weights: of the model that was made, where they are to be kept.
     """
 
     result: dict[str, float]
     raw: dict[str, list[float]]
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Runnable(Protocol):
@@ -66,8 +69,11 @@ class Runnable(Protocol):
         """What training minimises, a scalar."""
         ...
 
-    def run(self, make: Make, *, seed: int, device: str) -> Trained:
-        """Trains a model, chooses its epoch on validation data, reads the test data once."""
+    def run(self, make: Make, *, seed: int, device: str, checkpoint: Checkpoint | None = None) -> Trained:
+        """Trains a model, chooses its epoch on validation data, reads the test data once.
+
+        checkpoint: where the training keeps its state, and takes up that of one that was killed.
+        """
         ...
 
 

@@ -1,43 +1,30 @@
 """The one training loop of every trained task.
 
-AdamW, a linear warm-up and then a cosine to zero, gradients clipped to norm 1. After every epoch the model is scored on
-validation data, and the weights of the best epoch are what remains. Test data never come near it.
+AdamW on the weights that learn, a linear warm-up of the rate and then a curve, gradients clipped; see _training.py.
+After every epoch the model, or the running mean of its weights, is scored on validation data, and the weights of the
+best epoch are what remains. Test data never come near it. With a checkpoint, a training that was killed goes on where
+it stood: on a CPU, bit for bit as if nothing had been.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from tasks._checkpoint import Checkpoint
+from tasks._training import CLIP, Precision, Schedule
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-CLIP = 1.0  # largest norm of the gradient of all weights together
+Pair = tuple[Tensor, Tensor]
 
 
 class Diverged(Exception):
     """A loss was not a finite number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How long and how fast to train.
-
-    rate: learning rate at its peak, reached after the share warm_up of all steps.
-    """
-
-    epochs: int
-    batch: int
-    rate: float
-    weight_decay: float
-    warm_up: float
-
-    def rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of a step, counted from 0, of that many."""
-        rising = round(self.warm_up * steps)
-        if step < rising:
-            return self.rate * (step + 1) / (rising + 1)
-        return self.rate * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,45 +36,156 @@ class History:
     best_epoch: int
 
 
-def train(
-    model: nn.Module,
-    data: tuple[Tensor, Tensor],
-    *,
-    loss: Loss,
-    validate: Callable[[nn.Module], float],
-    schedule: Schedule,
-    seed: int,
-) -> History:
+def train(model: nn.Module, data: Pair, **how: Any) -> History:
     """Trains on (inputs, targets), which lie on the model's device; leaves the weights of the best epoch in the model.
 
-    validate: the model's score on validation data, lower is better; of equal scores the first counts.
-    seed: of the order of the data, the same for all models, and of what the model draws while it trains.
-    Raises Diverged when a training loss or a score is not finite.
+    how: what Training has beside them. Raises Diverged when a training loss or a score is not finite.
     """
-    torch.manual_seed(seed)  # else dropout would depend on how many numbers the weights took
-    order = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay)
-    examples, device = len(data[0]), data[0].device
-    steps = math.ceil(examples / schedule.batch)
-    losses, scores, best = [], [], {}
-    for epoch in range(schedule.epochs):
-        model.train()
-        seen = []
-        for step, chosen in enumerate(torch.randperm(examples, generator=order).to(device).split(schedule.batch)):
-            rate = schedule.rate_at(epoch * steps + step, schedule.epochs * steps)
-            seen.append(len(chosen) * update(model, (data[0][chosen], data[1][chosen]), loss, optimiser, rate))
-        losses.append(mean_loss(torch.stack(seen), examples, epoch))
-        scores.append(validate(model))
-        if not math.isfinite(scores[-1]):
-            raise Diverged(f"The validation score was {scores[-1]} after epoch {epoch + 1}.")
-        if scores[-1] < min(scores[:-1], default=math.inf):
-            best = {name: value.clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(best)
-    return History(train_loss=losses, valid_score=scores, best_epoch=scores.index(min(scores)) + 1)
+    return Training(model=model, data=data, **how).run()
+
+
+@dataclass(kw_only=True)
+class Training:
+    """A training between two of its steps.
+
+    validate: the score of a model on validation data, lower is better; of equal scores the first counts.
+    seed: of the order of the data, the same for all models, and of what the model draws while it trains.
+    weigh: how many answers a batch's loss is the mean of, from its targets.
+    """
+
+    model: nn.Module
+    data: Pair
+    loss: Loss
+    validate: Callable[[nn.Module], float]
+    schedule: Schedule
+    seed: int
+    checkpoint: Checkpoint | None = None
+    weigh: Callable[[Tensor], float] = len
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(self.seed)  # else dropout would depend on how many numbers the weights took
+        self.order = torch.Generator().manual_seed(self.seed)
+        self.begun = self.order.get_state()  # of the order, when the epoch began
+        schedule = self.schedule
+        learning = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.late = old(self.model) if schedule.warm_up_new else []
+        self.optimiser = torch.optim.AdamW(learning, lr=schedule.rate, weight_decay=schedule.weight_decay)
+        self.average = averaged(self.model, schedule.average) if schedule.average else None
+        self.how = replace(how(schedule), weigh=self.weigh)
+        self.epoch = self.step = 0
+        self.losses: list[float] = []
+        self.scores: list[float] = []
+        self.best: dict[str, Tensor] = {}
+        self.seen: list[Tensor] = []  # of the steps of this epoch, loss times examples
+
+    @property
+    def scored(self) -> nn.Module:
+        """The model that is validated and kept."""
+        return self.average.module if self.average else self.model
+
+    def run(self) -> History:
+        if self.checkpoint and (state := self.checkpoint.load()):
+            self.restore(state)
+        while self.epoch < self.schedule.epochs:
+            self.one_epoch()
+        self.model.load_state_dict(self.best)
+        return History(
+            train_loss=self.losses, valid_score=self.scores, best_epoch=self.scores.index(min(self.scores)) + 1
+        )
+
+    def one_epoch(self) -> None:
+        """What is left of an epoch, and its end."""
+        self.model.train()
+        for weight in self.late:
+            weight.requires_grad_(self.epoch >= self.schedule.warm_up_new)
+        examples, device = len(self.data[0]), self.data[0].device
+        self.begun = self.order.get_state()
+        parts = torch.randperm(examples, generator=self.order).to(device).split(self.schedule.batch)
+        for chosen in parts[self.step :]:
+            self.one_step(chosen, len(parts))
+        self.losses.append(mean_loss(torch.stack(self.seen), examples, self.epoch))
+        self.scores.append(self.validate(self.scored))
+        if not math.isfinite(self.scores[-1]):
+            raise Diverged(f"The validation score was {self.scores[-1]} after epoch {self.epoch + 1}.")
+        if self.scores[-1] < min(self.scores[:-1], default=math.inf):
+            self.best = {name: value.clone() for name, value in self.scored.state_dict().items()}
+        self.epoch, self.step, self.seen, self.begun = self.epoch + 1, 0, [], self.order.get_state()
+        self.save(epoch_ended=True)
+
+    def one_step(self, chosen: Tensor, steps: int) -> None:
+        rate = self.schedule.rate_at(self.epoch * steps + self.step, self.schedule.epochs * steps)
+        batch = (self.data[0][chosen], self.data[1][chosen])
+        self.seen.append(len(chosen) * update(self.model, batch, self.loss, self.optimiser, rate, self.how))
+        if self.average:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        if self.step < steps:  # after the last one the epoch ends
+            self.save()
+
+    def save(self, *, epoch_ended: bool = False) -> None:
+        """Writes a checkpoint if it is time."""
+        if self.checkpoint and self.checkpoint.due(epoch_ended=epoch_ended):
+            self.checkpoint.save(self.state())
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values from which `restore` makes what follows the same."""
+        on_cuda = self.data[0].is_cuda
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "losses": self.losses,
+            "scores": self.scores,
+            "seen": torch.stack(self.seen) if self.seen else torch.empty(0),
+            "best": self.best,
+            "model": dict(self.model.state_dict()),
+            "average": dict(self.average.state_dict()) if self.average else {},
+            "optimiser": self.optimiser.state_dict(),
+            "order": self.begun,
+            "chance": torch.get_rng_state(),
+            "chance_cuda": torch.cuda.get_rng_state() if on_cuda else torch.empty(0),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        device = self.data[0].device
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.losses, self.scores = state["losses"], state["scores"]
+        self.seen = list(state["seen"].to(device))
+        self.best = {name: value.to(device) for name, value in state["best"].items()}
+        self.model.load_state_dict(state["model"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.order.set_state(state["order"])
+        torch.set_rng_state(state["chance"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state["chance_cuda"])
+
+
+@dataclass(frozen=True)
+class How:
+    """How a step is made; see the knobs of the same names, and Training for `weigh`."""
+
+    clip: float = CLIP
+    accumulate: int = 1
+    precision: Precision = "float32"
+    weigh: Callable[[Tensor], float] = len
+
+
+AS_USUAL = How()
+
+
+def how(schedule: Schedule) -> How:
+    """The part of a schedule that says what a step does."""
+    return How(schedule.clip, schedule.accumulate, schedule.precision)
 
 
 def update(
-    model: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, optimiser: torch.optim.Optimizer, rate: float
+    model: nn.Module,
+    batch: Pair,
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    rate: float,
+    how: How = AS_USUAL,
 ) -> Tensor:
     """One step at a learning rate; returns the loss before it, left on the device so that nothing waits for it.
 
@@ -95,12 +193,31 @@ def update(
     """
     for group in optimiser.param_groups:
         group["lr"] = rate
-    value = loss(model(batch[0]), batch[1])
-    value.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+    value = whole(model, batch, loss, how) if how.accumulate == 1 else in_parts(model, batch, loss, how)
+    if how.clip:
+        nn.utils.clip_grad_norm_(model.parameters(), how.clip)
     optimiser.step()
     optimiser.zero_grad()
+    return value
+
+
+def whole(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
+    """Leaves the gradient of a batch's loss in the weights; returns the loss."""
+    with products(how.precision, batch[0].device):
+        answers = model(batch[0])
+    value = loss(plain(answers), batch[1])
+    value.backward()
     return value.detach()
+
+
+def in_parts(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
+    """The same, part after part; parts count by the answers they ask, so that the sum is the whole batch's mean."""
+    values, total = [], how.weigh(batch[1])
+    for inputs, target in zip(*(tensor.tensor_split(how.accumulate) for tensor in batch), strict=True):
+        if len(target) and (share := how.weigh(target) / total):
+            part = whole(model, (inputs, target), lambda given, asked, share=share: share * loss(given, asked), how)
+            values.append(part)
+    return torch.stack(values).sum()
 
 
 def mean_loss(seen: Tensor, examples: int, epoch: int) -> float:
@@ -112,8 +229,50 @@ def mean_loss(seen: Tensor, examples: int, epoch: int) -> float:
     return seen.sum().item() / examples
 
 
-def predict(model: nn.Module, inputs: Tensor, batch: int) -> Tensor:
+def predict(model: nn.Module, inputs: Tensor, batch: int, precision: Precision = "float32") -> Tensor:
     """The model's answers in evaluation mode, without gradients, in batches of that many."""
-    model.eval()
     with torch.inference_mode():
-        return torch.cat([model(part) for part in inputs.split(batch)])
+        return torch.cat(list(predictions(model, inputs, batch, precision)))
+
+
+def predictions(model: nn.Module, inputs: Tensor, batch: int, precision: Precision = "float32") -> Iterator[Tensor]:
+    """The same, batch after batch, for those who need not hold all of them."""
+    model.eval()
+    for part in inputs.split(batch):
+        with torch.inference_mode(), products(precision, inputs.device):
+            answers = plain(model(part))
+        yield answers
+
+
+def products(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """In which matrix products have that type."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16)
+
+
+def plain(answers: Tensor) -> Tensor:
+    """Answers at the precision in which errors are taken."""
+    return answers.float() if answers.dtype == torch.bfloat16 else answers
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the model that follows it slowly; after the first step they are equal."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def old(model: nn.Module) -> list[nn.Parameter]:
+    """The weights that learn and came from elsewhere, as the model or a part of it tells by its `origin`.
+
+    Raises ValueError where none of those that learn came from elsewhere, or none did not.
+    """
+    came = set()
+    for place, part in model.named_modules():
+        origin: Callable[[], dict[str, str]] | None = getattr(part, "origin", None)
+        if origin is not None:
+            names = (name for name, where in origin().items() if where == "pretrained")
+            came |= {f"{place}.{name}" if place else name for name in names}
+    learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    found = [weight for name, weight in learning.items() if name in came]
+    if not found or len(found) == len(learning):
+        many = "none" if not found else "all"
+        raise ValueError(f"warm_up_new trains new weights first; of the weights that learn here {many} are pretrained.")
+    return found

@@ -34,7 +34,8 @@ from typing import ClassVar, Literal
 from pydantic import NonNegativeInt, model_validator
 from torch import Tensor
 
-from tasks._labelled import BETTER, UNASKED, Arrays, Progress, chance
+from tasks._checkpoint import Checkpoint
+from tasks._labelled import BETTER, UNASKED, Answers, Arrays, Progress, chance
 from tasks._language import ALPHABET, language
 from tasks._port import Port
 from tasks._registry import Better, Make, Trained, register
@@ -89,7 +90,7 @@ class CharLM(Text):
         progress(1, 1)
         return found
 
-    def told(self, splits: Mapping[str, tuple[Tensor, Tensor]], answers: Tensor) -> dict[str, float]:
+    def told(self, splits: Mapping[str, tuple[Tensor, Tensor]], answers: Answers | Tensor) -> dict[str, float]:
         known, asked = splits["train"][1], splits["test"][1]
         found = {
             "chance": unigram(known, asked, self.config.port.outputs) / math.log(2),
@@ -108,19 +109,19 @@ class CharLM(Text):
             for name, spoken in languages.items()
         }
 
-    def run(self, make: Make, *, seed: int, device: str) -> Trained:
-        trained = super().run(make, seed=seed, device=device)
+    def run(self, make: Make, *, seed: int, device: str, checkpoint: Checkpoint | None = None) -> Trained:
+        trained = super().run(make, seed=seed, device=device, checkpoint=checkpoint)
         bits = {f"{split}bits_per_byte": trained.result[f"{split}loss"] / math.log(2) for split in ("", "valid_")}
         return replace(trained, result=trained.result | bits)
 
 
-def agreement(asked: Tensor, answers: Tensor) -> dict[str, float]:
+def agreement(asked: Tensor, answers: Answers | Tensor) -> dict[str, float]:
     """How often verbs' endings, the only symbols before a full stop, are right; nothing where there are none."""
     endings = (asked[:, 1:] == ALPHABET.index(".")) & (asked[:, :-1] != UNASKED)
     if not endings.any():
         return {}
     right = asked[:, :-1][endings]
     return {
-        "agreement": (answers[:, :-1].argmax(-1)[endings] == right).double().mean().item(),
+        "agreement": (answers.argmax(-1)[:, :-1][endings] == right).double().mean().item(),
         "agreement_chance": (right == right.mode().values).double().mean().item(),
     }

@@ -21,6 +21,7 @@ Departs from the paper: fields are drawn and solved by ourselves (_darcy_solver.
 what the model is given, without the random field's constant mode, and faces take harmonic means; see `faces`.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,14 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tasks import _darcy_files as files
+from tasks._checkpoint import Checkpoint
 from tasks._darcy_solver import VERSION, Faces, problems
 from tasks._data import content_key, keep, load
 from tasks._port import Port
-from tasks._registry import Make, TaskKnobs, Trained, register
-from tasks._train import History, Schedule, predict, train
+from tasks._registry import Make, Trained, register
+from tasks._train import History, plain, predict, train
+from tasks._training import TrainingKnobs
+from tasks._weights import started, weights_of
 
 SPLITS = ("train", "valid", "test")  # the position is the split's stream of random numbers
 FINEST = 1024  # intervals an axis; beyond, one field takes seconds
@@ -46,8 +50,8 @@ Values = Float[Tensor, "batch height width 1"]
 Inputs = Float[Tensor, "batch height width 3"]
 
 
-class Config(TaskKnobs):
-    neutral: ClassVar[Mapping[str, Any]] = {"source": "generated"}
+class Config(TrainingKnobs):
+    neutral: ClassVar[Mapping[str, Any]] = {**TrainingKnobs.neutral, "source": "generated"}
 
     source: files.Source = "generated"
     """fields drawn and solved here, or those of the files of the FNO paper or of the package neuraloperator"""
@@ -69,12 +73,8 @@ class Config(TaskKnobs):
     """passes over the training fields"""
     batch: PositiveInt = 16
     """fields a training step"""
-    rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
-    """learning rate at its peak"""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
-    """AdamW's, on all weights"""
-    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """share of all steps in which the rate rises"""
+    """AdamW's, on all weights that learn"""
 
     cost_knobs: ClassVar[frozenset[str]] = frozenset({"side", "batch"})
 
@@ -88,15 +88,6 @@ class Config(TaskKnobs):
     def examples(self) -> int:
         """Examples that training passes forward and back, from which a run's time is estimated."""
         return self.epochs * self.train
-
-    @property
-    def examples_per_step(self) -> int:
-        return self.batch
-
-    @property
-    def schedule(self) -> Schedule:
-        names = ("epochs", "batch", "rate", "weight_decay", "warm_up")
-        return Schedule(**{name: getattr(self, name) for name in names})
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -170,32 +161,34 @@ class Darcy:
         """Mean relative L2 error."""
         return relative_errors(prediction, target).mean()
 
-    def run(self, make: Make, *, seed: int, device: str) -> Trained:
+    def run(self, make: Make, *, seed: int, device: str, checkpoint: Checkpoint | None = None) -> Trained:
         """Trains a model with the seed, which also draws its weights; the same seed gives the same numbers on a CPU
-        with one thread.
+        with one thread, also when a checkpoint brought it there in several attempts.
 
         Raises ValueError when the fields are not there, Diverged when a loss is not finite.
         """
-        fitted = self.fit(make, seed, device)
+        fitted = self.fit(make, seed, device, checkpoint)
         return fitted.trained(fitted.errors(*fitted.scales.pair(self.read("test"), device)))
 
-    def fit(self, make: Make, seed: int, device: str) -> "Fitted":
+    def fit(self, make: Make, seed: int, device: str, checkpoint: Checkpoint | None) -> "Fitted":
         """The training alone: test fields are not read. Raises what `run` says."""
-        training = self.read("train")
+        config, training = self.config, self.read("train")
         scales = Scales(training)
         data, valid = scales.pair(training, device), scales.pair(self.read("valid"), device)
         torch.manual_seed(seed)
-        model = Physical(make(self.config.port), scales).to(device)
+        model = Physical(started(make(config.port), config.start), scales).to(device)
         history = train(
             model,
             data,
             loss=self.loss,
-            validate=lambda model: mean_errors(model, *valid, self.config.batch)[0],
-            schedule=self.config.schedule,
+            validate=lambda model: mean_errors(predict(model, valid[0], config.batch, config.precision), valid[1])[0],
+            schedule=config.schedule,
             seed=seed,
+            checkpoint=checkpoint,
         )
-        errors = mean_errors(model, *valid, self.config.batch)
-        return Fitted(model=model, scales=scales, history=history, valid=errors, batch=self.config.batch)
+        fitted = Fitted(model=model, scales=scales, history=history, config=config)
+        fitted.valid = fitted.errors(*valid)
+        return fitted
 
     def read(self, split: str) -> np.ndarray:
         return load(self.folder, self.recipe, split)
@@ -214,23 +207,26 @@ class Scales:
         return as_inputs((a - self.mean[0]) / self.deviation[0]).to(device), u[..., None].to(device)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Fitted:
     """What a training leaves: the model with the weights of the best epoch, and how it came to them.
 
     valid: (rel_l2, rel_mse) of these weights.
-    batch: fields that are predicted at a time.
     """
 
     model: "Physical"
     scales: Scales
     history: History
-    valid: tuple[float, float]
-    batch: int
+    config: Config
+    valid: tuple[float, float] = (math.nan, math.nan)
+
+    def predict(self, inputs: Inputs, model: "Physical | None" = None) -> Values:
+        """The answers of this model, or of another in its place."""
+        return predict(model or self.model, inputs, self.config.batch, self.config.precision)
 
     def errors(self, inputs: Inputs, truth: Values) -> tuple[float, float]:
         """(rel_l2, rel_mse) on other fields."""
-        return mean_errors(self.model, inputs, truth, self.batch)
+        return mean_errors(self.predict(inputs), truth)
 
     def trained(self, test: tuple[float, float]) -> Trained:
         """The row's numbers and curves, with the (rel_l2, rel_mse) of the test fields."""
@@ -244,7 +240,8 @@ class Fitted:
             "epochs": float(len(self.history.train_loss)),
         }
         curves = {"train_loss": self.history.train_loss, "valid_rel_l2": self.history.valid_score}
-        return Trained(result=result, raw=curves)
+        weights = weights_of(self.model.model) if self.config.keep_weights else {}
+        return Trained(result=result, raw=curves, weights=weights)
 
 
 class Physical(nn.Module):
@@ -255,7 +252,7 @@ class Physical(nn.Module):
         self.model, self.mean, self.deviation = model, scales.mean[1], scales.deviation[1]
 
     def forward(self, x: Inputs) -> Values:
-        return self.model(x) * self.deviation + self.mean
+        return plain(self.model(x)) * self.deviation + self.mean
 
 
 def recipe(config: Config) -> dict[str, Any]:
@@ -281,7 +278,7 @@ def relative_errors(prediction: Values, truth: Values) -> Float[Tensor, " batch"
     return (prediction - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
 
 
-def mean_errors(model: nn.Module, inputs: Inputs, truth: Values, batch: int) -> tuple[float, float]:
-    """Means over fields of the relative error and of its square."""
-    each = relative_errors(predict(model, inputs, batch).double(), truth.double())
+def mean_errors(answer: Values, truth: Values) -> tuple[float, float]:
+    """rel_l2 and rel_mse: means over fields of the relative error and of its square."""
+    each = relative_errors(answer.double(), truth.double())
     return each.mean().item(), each.square().mean().item()

@@ -27,8 +27,8 @@ from pydantic import Field
 from scipy.ndimage import distance_transform_edt
 
 from tasks import darcy
+from tasks._checkpoint import Checkpoint
 from tasks._registry import Make, Trained, register
-from tasks._train import predict
 from tasks.darcy import Darcy
 
 NEAR = 1  # nodes
@@ -55,16 +55,16 @@ class Config(darcy.Config):
 class DarcyInterfaces(Darcy):
     """The task at one setting of its knobs; its fields are those of the task darcy, in the same folder."""
 
-    def run(self, make: Make, *, seed: int, device: str) -> Trained:
+    def run(self, make: Make, *, seed: int, device: str, checkpoint: Checkpoint | None = None) -> Trained:
         """Trains as the task darcy does, and looks where the error of the test fields lies.
 
         Raises what that task raises, and ValueError for test fields without a jump or without a node far from one.
         """
-        fitted = self.fit(make, seed, device)
+        fitted = self.fit(make, seed, device, checkpoint)
         fields = self.read("test")
         inputs, truth = fitted.scales.pair(fields, device)
         trained = fitted.trained(fitted.errors(inputs, truth))
-        answer = predict(fitted.model, inputs, fitted.batch)
+        answer = fitted.predict(inputs)
         error, pressure = ((x[..., 0].double().cpu().numpy()) for x in (answer - truth, truth))
         scale = np.sqrt((pressure**2).mean((1, 2), keepdims=True))
         error, pressure = (error / scale) ** 2, (pressure / scale) ** 2

@@ -38,9 +38,9 @@ from torch.nn.functional import interpolate
 
 from tasks import _darcy_files as files
 from tasks import darcy
+from tasks._checkpoint import Checkpoint
 from tasks._registry import Make, Trained, register
-from tasks._train import predict
-from tasks.darcy import Darcy, Physical
+from tasks.darcy import Darcy, Physical, mean_errors
 
 BANDS = {"low": (0, 5), "mid": (5, 13), "high": (13, np.inf)}  # in half waves; from the first, below the second
 SMALLEST = 12  # the fewest nodes an axis that hold a mode of the highest band
@@ -85,7 +85,7 @@ class DarcyTransfer(Darcy):
         hashes = super().prepare(progress, workers), self.there.prepare(progress, workers)
         return f"sha256:{sha256(' '.join(hashes).encode()).hexdigest()}"
 
-    def run(self, make: Make, *, seed: int, device: str) -> Trained:
+    def run(self, make: Make, *, seed: int, device: str, checkpoint: Checkpoint | None = None) -> Trained:
         """Trains at `side`, then tests there and at test_side.
 
         Raises ValueError for weights that do not transfer, before any training, and what the task darcy raises.
@@ -93,25 +93,25 @@ class DarcyTransfer(Darcy):
         torch.manual_seed(seed)
         other = make(self.there.config.port)
         refuse_bound(make(self.config.port), other, (self.config.side, self.config.test_side))
-        fitted = self.fit(make, seed, device)
+        fitted = self.fit(make, seed, device, checkpoint)
         other.load_state_dict(fitted.model.model.state_dict(), strict=True)
         moved = Physical(other, fitted.scales).to(device)
         here, there = (fitted.scales.pair(one.read("test"), device) for one in (self, self.there))
-        answer = predict(fitted.model, here[0], fitted.batch)
-        trained = fitted.trained(means(answer, here[1]))
-        moved_answer = predict(moved, there[0], fitted.batch)
+        answer = fitted.predict(here[0])
+        trained = fitted.trained(mean_errors(answer, here[1]))
+        moved_answer = fitted.predict(there[0], moved)
         for numbers, curves in (told("", answer, here[1]), told("_transfer", moved_answer, there[1])):
             trained.result.update(numbers)
             trained.raw.update(curves)
         if self.config.source != "neuralop":
-            trained.result["rel_l2_interpolated"] = means(resized(answer, self.config.test_side), there[1])[0]
+            trained.result["rel_l2_interpolated"] = mean_errors(resized(answer, self.config.test_side), there[1])[0]
         return trained
 
 
 def told(name: str, answer: Tensor, truth: Tensor) -> tuple[dict[str, float], dict[str, list[float]]]:
     """The numbers and curves of one grid; their names end in `name`."""
     spectra = energies(answer - truth), energies(truth)
-    numbers = dict(zip(("rel_l2", "rel_mse"), means(answer, truth), strict=True))
+    numbers = dict(zip(("rel_l2", "rel_mse"), mean_errors(answer, truth), strict=True))
     numbers |= {f"{band}_rel_l2": value for band, value in banded(*spectra).items()}
     return {f"{key}{name}": value for key, value in numbers.items()}, {f"spectrum{name}": spectrum(*spectra)}
 
@@ -127,12 +127,6 @@ def refuse_bound(model: nn.Module, other: nn.Module, sides: tuple[int, int]) -> 
             f"weights that depend on the grid do not transfer from side {sides[0]} to {sides[1]}: {bound[0]} is {here}"
             f" there and {there} here{more}."
         )
-
-
-def means(answer: Tensor, truth: Tensor) -> tuple[float, float]:
-    """rel_l2 and rel_mse."""
-    each = darcy.relative_errors(answer.double(), truth.double())
-    return each.mean().item(), each.square().mean().item()
 
 
 def resized(answer: Tensor, side: int) -> Tensor:

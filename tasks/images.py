@@ -35,7 +35,7 @@ from tasks import _canvas
 from tasks._canvas import Canvas, Pool, any_of, far_apart
 from tasks._image_folders import Layout
 from tasks._image_layouts import LAYOUTS, own
-from tasks._labelled import BETTER, LabelledKnobs, Progress, streams
+from tasks._labelled import BETTER, Answers, LabelledKnobs, Progress, streams
 from tasks._pictures import Pictures
 from tasks._port import Port
 from tasks._registry import register
@@ -108,6 +108,7 @@ class Images(Pictures):
     """The task at one setting of its knobs."""
 
     name = "images"
+    ranks = 5
 
     def layout(self) -> Layout | None:
         if self.config.source == "folder":
@@ -126,7 +127,7 @@ class Images(Pictures):
         made = [canvas(chance, pool, config, label) for chance, label in pairs]
         return np.stack(made)[..., None], target.astype(np.uint8)
 
-    def told(self, splits: Mapping[str, tuple[Tensor, Tensor]], answers: Tensor) -> dict[str, float]:
+    def told(self, splits: Mapping[str, tuple[Tensor, Tensor]], answers: Answers | Tensor) -> dict[str, float]:
         target = splits["test"][1]
         five = min(5, answers.shape[-1])
         commonest = splits["train"][1].bincount(minlength=answers.shape[-1]).argsort(descending=True, stable=True)

@@ -32,8 +32,9 @@ from pydantic import Field
 from torch import Tensor
 
 from tasks import _wikitext
+from tasks._checkpoint import Checkpoint
 from tasks._data import load
-from tasks._labelled import BETTER, SPLITS, UNASKED, Arrays, Progress
+from tasks._labelled import BETTER, SPLITS, UNASKED, Answers, Arrays, Progress
 from tasks._port import Port
 from tasks._registry import Better, Make, Trained, register
 from tasks._texts import SYMBOLS, Text, TextKnobs, unigram
@@ -96,12 +97,12 @@ class MLM(Text):
         progress(1, 1)
         return found
 
-    def told(self, splits: Mapping[str, tuple[Tensor, Tensor]], answers: Tensor) -> dict[str, float]:
+    def told(self, splits: Mapping[str, tuple[Tensor, Tensor]], answers: Answers | Tensor) -> dict[str, float]:
         del answers
         return {"chance_perplexity": math.exp(unigram(splits["train"][1], splits["test"][1], self.config.symbols))}
 
-    def run(self, make: Make, *, seed: int, device: str) -> Trained:
-        trained = super().run(make, seed=seed, device=device)
+    def run(self, make: Make, *, seed: int, device: str, checkpoint: Checkpoint | None = None) -> Trained:
+        trained = super().run(make, seed=seed, device=device, checkpoint=checkpoint)
         told = {f"{split}perplexity": math.exp(trained.result[f"{split}loss"]) for split in ("", "valid_")}
         if self.config.source == "wikitext103":
             tokens, words = load(self.folder, self.recipe, "counts").tolist()

@@ -28,7 +28,7 @@ from tasks import _canvas
 from tasks._canvas import Canvas, Pool, any_of
 from tasks._image_folders import Layout
 from tasks._image_layouts import LAYOUTS
-from tasks._labelled import BETTER, UNASKED, LabelledKnobs, Progress, streams
+from tasks._labelled import BETTER, UNASKED, Answers, LabelledKnobs, Progress, streams
 from tasks._pictures import Pictures
 from tasks._port import Port
 from tasks._registry import register
@@ -89,7 +89,7 @@ class Segment(Pictures):
         ink, target = zip(*(canvas(chance, pool, self.config) for chance in chances), strict=True)
         return np.stack(ink)[..., None], np.stack(target)
 
-    def told(self, splits: Mapping[str, tuple[Tensor, Tensor]], answers: Tensor) -> dict[str, float]:
+    def told(self, splits: Mapping[str, tuple[Tensor, Tensor]], answers: Answers | Tensor) -> dict[str, float]:
         known, target, classes = splits["train"][1], splits["test"][1], answers.shape[-1]
         commonest = known[known != UNASKED].bincount(minlength=classes).argmax()
         return {

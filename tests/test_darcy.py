@@ -178,7 +178,9 @@ def test_the_knobs_reach_the_training_loop(task, monkeypatch):
     monkeypatch.setattr(tasks.darcy, "train", lambda *_, **given: told.append(given) or original(*_, **given))
     knobs = {"epochs": 2, "batch": 5, "rate": 0.03, "weight_decay": 0.2, "warm_up": 0.4}
     trained(Darcy(task.config.model_copy(update=knobs), task.folder.parents[1]), seed=7)
-    assert [(vars(given["schedule"]), given["seed"]) for given in told] == [(knobs, 7)]
+    (given,) = told
+    assert vars(given["schedule"]).items() >= knobs.items()
+    assert given["seed"] == 7
 
 
 def test_what_is_reported_on_validation_fields_is_the_best_of_the_curve(task):

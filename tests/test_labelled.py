@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from attnbench.models import maker
 from tasks import Port
-from tasks._labelled import UNASKED, Arrays, Labelled, LabelledKnobs, Progress, accuracy, chance
+from tasks._labelled import UNASKED, Answers, Arrays, Labelled, LabelledKnobs, Progress, accuracy, chance
 
 
 class Config(LabelledKnobs):
@@ -41,7 +41,7 @@ class Toy(Labelled):
             found[f"{split}_target"] = draw.permutation(target) if self.config.shuffled else target
         return found
 
-    def told(self, splits: Any, answers: Tensor) -> dict[str, float]:
+    def told(self, splits: Any, answers: Answers | Tensor) -> dict[str, float]:
         return {"seen": float(len(splits["test"][0]) + len(answers))}
 
 
@@ -87,8 +87,21 @@ def test_chance_is_the_commonest_known_answer_on_what_is_tested():
     assert chance(known, target) == 0.5
 
 
+VALUES = {
+    "epochs": 3,
+    "batch": 4,
+    "shuffled": True,
+    "curve": "tanh",
+    "accumulate": 2,
+    "precision": "bfloat16",
+    "warm_up_new": 1,
+    "start": "a file",
+    "keep_weights": True,
+}
+
+
 def test_data_have_a_folder_for_each_value_of_the_knobs_that_determine_them(tmp_path):
     plain = Toy(Config(), tmp_path).folder
     for knob in Config.model_fields:
-        value: Any = {"epochs": 3, "batch": 4, "shuffled": True}.get(knob, 0.5 if knob in Config.training else 77)
+        value: Any = VALUES.get(knob, 0.5 if knob in Config.training else 77)
         assert (Toy(Config(**{knob: value}), tmp_path).folder == plain) == (knob in Config.training)

@@ -1,5 +1,6 @@
 """Weights trained elsewhere: what of a model came from them, what is trained further, which files are refused."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 
 import mechanisms
 from attnbench import flops
-from attnbench.models import maker
+from attnbench.models import _origins, _pretrained, maker
 from mechanisms import Site
 from tasks import Port, update
 from tests.timm_peers import IMAGE, SWIN, VIT, full, images, made, mano, peer_vit, saved, small_peer, swin, weights
@@ -152,3 +153,45 @@ def test_other_heads_than_the_weights_were_trained_with_are_refused(tmp_path):
     file = saved(small_peer(), tmp_path)
     with pytest.raises(ValueError, match=r"mechanism.logit_scale' is \(2, 1, 1\) there and \(4, 1, 1\) here"):
         made("swinv2", IMAGE, SWIN | {"pretrained": file}, lambda site: swin(site, 4))
+
+
+def test_the_work_of_a_model_says_how_many_weights_are_trained_and_came_from_a_file(tmp_path):
+    model = started(tmp_path, train="new")
+    origin, weights = model.origin(), dict(model.named_parameters())
+    file = saved(small_peer(), tmp_path)
+    knobs = SWIN | {"pretrained": file, "train": "new"}
+    inside = ("mano", {"heads": 2, "window": 2, "levels": 2, "position": "swin_v2"})
+    port = Port(inputs=3, outputs=7, shape=(16, 16), once=True)
+    work = flops.count(maker("swinv2", knobs, inside, 0), port)
+    told = {name: weight.numel() for name, weight in weights.items()}
+    assert work.params == sum(told.values())
+    assert work.params_trained == sum(number for name, number in told.items() if fresh(name)) < work.params
+    assert work.params_pretrained == sum(number for name, number in told.items() if origin[name] == "pretrained")
+    plain = flops.count(maker("swinv2", SWIN, inside, 0), port)
+    assert (plain.params_trained, plain.params_pretrained) == (plain.params, 0)
+
+
+def test_a_row_names_the_file_of_its_weights_with_the_hash_of_its_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(_origins, "READ", {})
+    monkeypatch.setattr(_pretrained, "READ", _origins.READ)
+    assert _origins.weights_read() == {}
+    knobs = SWIN | {"pretrained": saved(small_peer(), tmp_path)}
+    inside, port = ("full", {"heads": 2}), Port(inputs=3, outputs=7, shape=(16, 16), once=True)
+    flops.count(maker("swinv2", knobs, inside, 0), port)
+    assert _origins.weights_read() == {}  # shapes alone
+    maker("swinv2", knobs, inside, 0)(port)
+    file = Path(knobs["pretrained"])
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert _origins.weights_read() == {"pretrained": file.name, "pretrained_hash": f"sha256:{digest}"}
+
+
+def test_the_hash_of_weights_without_a_file_tells_values_names_and_types():
+    state = {"a": torch.ones(2, dtype=torch.float16), "b": torch.zeros(0)}
+    others = [
+        {"a": torch.ones(2)},
+        {"a": torch.zeros(2, dtype=torch.float16)},
+        {"c": torch.ones(2, dtype=torch.float16)},
+    ]
+    hashes = [_pretrained.content(state), *(_pretrained.content({"b": torch.zeros(0)} | other) for other in others)]
+    assert len(set(hashes)) == 4
+    assert _pretrained.content(dict(reversed(state.items()))) == hashes[0]

@@ -102,6 +102,8 @@ def test_data_have_a_folder_for_each_value_of_the_knobs_that_determine_them(tmp_
     folders = {Darcy(Config(**{knob: value}), tmp_path).folder for knob, value in changes.items()}
     plain = Darcy(Config(), tmp_path).folder
     idle = {"epochs": 2, "batch": 2, "rate": 0.5, "weight_decay": 0.0, "warm_up": 0.0}
+    idle |= {"curve": "tanh", "clip": 0.5, "accumulate": 2, "precision": "bfloat16", "average": 0.5}
+    idle |= {"warm_up_new": 1, "start": "a file", "keep_weights": True}
     assert set(changes) | set(idle) == set(Config.model_fields)
     assert len(folders | {plain}) == len(changes) + 1
     assert {Darcy(Config(**{knob: value}), tmp_path).folder for knob, value in idle.items()} == {plain}

@@ -4,6 +4,7 @@ One thread, one loop. A cell waits for its turn or for another process that has 
 settled: its row committed and its attempt's record closed.
 """
 
+import shutil
 import sys
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ from attnbench.engine._clerk import Clerk, Due, Event
 from attnbench.engine._records import Attempt, scratch
 from attnbench.engine._verdict import FULL, Ending, Verdict, judge, not_started, passing
 from attnbench.engine.store import AlreadyDone, Store
+
+CHECKPOINT = "checkpoint"  # in the folder of a cell: what its child keeps for a child after it
 
 __all__ = ["Event", "Limits", "Supervisor", "Timing"]
 
@@ -87,7 +90,8 @@ class Supervisor:
     def command(self, spec_path: Path, out_path: Path) -> list[str]:
         """What a cell's child runs."""
         data = [] if self._data is None else ["--data", str(self._data)]
-        return [sys.executable, "-m", "attnbench.run", str(spec_path), str(out_path), *data]
+        cell = ["--cell", str(spec_path.parent)]
+        return [sys.executable, "-m", "attnbench.run", str(spec_path), str(out_path), *data, *cell]
 
     def run(self, ids: Sequence[str], *, workers: int = 1) -> Counter[str]:
         """Works until every cell has its row, is set aside, or `drain` was called; at most `workers` at once.
@@ -163,6 +167,7 @@ class Supervisor:
     def _passed_over(self, id: str) -> bool:
         """Whether there is nothing to start now: the cell is finished, set aside, or another process has it."""
         if self._store.done(id):
+            self._forget(id)  # a process that was killed right after its commit could not
             self._skip(id, "done")
         elif failed := self._store.failed(id):
             self._skip(id, "failed", str(failed.get("message") or failed["signature"]))
@@ -261,6 +266,7 @@ class Supervisor:
             verdict = due.verdict
             message = str(verdict.error.get("message")) if verdict.error else None
             if verdict.row is not None:
+                self._forget(due.id)
                 word = "done" if due.duplicate else verdict.outcome
                 self._finish(due, word, "another attempt had committed" if due.duplicate else message)
             elif verdict.outcome in ("error", "killed") and (failed := self._store.failed(due.id)):
@@ -272,6 +278,10 @@ class Supervisor:
     def _finish(self, due: Due, word: str, message: str | None) -> None:
         self._counts[word] += 1
         self._watch(_end(due, word, message))
+
+    def _forget(self, id: str) -> None:
+        """Deletes what attempts at a finished cell had kept for those after them."""
+        shutil.rmtree(self._store.spec_path(id).parent / CHECKPOINT, ignore_errors=True)
 
     def _again_s(self, due: Due) -> float:
         """Longer with every attempt that went wrong, for a machine's troubles take a while."""

@@ -9,10 +9,11 @@ from torch import nn
 
 import mechanisms
 from attnbench.models._registry import models
+from attnbench.models._stages import picked, staged
 from mechanisms import Site, configure
 from tasks import Make, Port
 
-Mechanism = tuple[str, Mapping[str, Any]]  # name and knobs
+Mechanism = tuple[str, Mapping[str, Any]]  # name and knobs; one that differs between stages is a map, see _stages.py
 
 
 def maker(model: str, knobs: Mapping[str, Any], mechanism: Mechanism | None, seed: int) -> Make:
@@ -55,7 +56,12 @@ class Builder:
         self.calls += 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived(self.seed, self.calls))
-            return mechanisms.build(self.name, site, **self.knobs)
+            if not staged(self.knobs):
+                return mechanisms.build(self.name, site, **self.knobs)
+            try:
+                return mechanisms.build(self.name, site, **picked(self.name, self.knobs, site.stage))
+            except ValueError as error:
+                raise ValueError(f"stage {site.stage}: {error}") from error
 
 
 def derived(seed: int, call: int) -> int:

@@ -5,6 +5,7 @@ taken apart and go, as q, k, v and out, into any mechanism that has weights of t
 its own set for each level starts every set from the same. What a mechanism has beside them stays as it was drawn.
 """
 
+import hashlib
 import pickle
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from attnbench.models._origins import READ
 from attnbench.models._timm import timm
 from mechanisms import Knobs
 
@@ -82,13 +84,28 @@ def read(where: str, of: str) -> Weights:
             raise ValueError(
                 f"{of}.pretrained is a file ({', '.join(FILES)}) or a pretrained model of timm; got {where!r}."
             )
-        return timm().create_model(where, pretrained=not shapes_only).state_dict()
+        state = timm().create_model(where, pretrained=not shapes_only).state_dict()
+        if not shapes_only:
+            READ[where] = content(state)
+        return state
     file = Path(where).expanduser()
     if not file.is_file():
         raise ValueError(f"{of}.pretrained: there is no file {file.absolute()}.")
     with torch.device("cpu"):
         state = held(file, of)
+    if not shapes_only:
+        with file.open("rb") as opened:
+            READ[file.name] = f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     return {name: weight.to("meta") for name, weight in state.items()} if shapes_only else state
+
+
+def content(state: Weights) -> str:
+    """A hash of names, types, shapes and values, for weights that come from no single file."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(state.items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return f"state-sha256:{digest.hexdigest()}"
 
 
 def held(file: Path, of: str) -> Weights:

@@ -53,6 +53,10 @@ class Config(Start):
         return set() if self.size == "custom" else {"channels", "blocks"}
 
     @property
+    def stages(self) -> int:
+        return len(self.widths[1])
+
+    @property
     def widths(self) -> tuple[int, tuple[int, ...]]:
         """Channels of the first stage, and the number of blocks of each."""
         if self.size == "custom":

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, log10
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,7 +43,10 @@ STYLE: Any = {
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A figure as a sweep file asks for it; all words but name, kind, mechanism and title are columns of the rows."""
+    """A figure as a sweep file asks for it; all words but name, kind, mechanism and title are columns of the rows.
+
+    y: empty for the first measure that the rows of each task have.
+    """
 
     name: str
     kind: Kind
@@ -158,6 +161,21 @@ def limits(numbers: Sequence[float], bounds: Iterable[float], *, log: bool) -> t
         return low / air, high * air, CUT if cut else ""
     air = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
     return low - air, high + air, CUT if cut else ""
+
+
+def against(axes: "Axes", which: Literal["x", "y"], levels: Mapping[str, float]) -> None:
+    """Dotted lines at what the numbers of an axis are read against, each with its name."""
+    for name, level in levels.items():
+        look = {"color": QUIET, "linewidth": 0.8, "linestyle": (0, (1, 1.2)), "zorder": 1, "gid": "level"}
+        text = {"textcoords": "offset points", "fontsize": 6, "color": QUIET}
+        if which == "x":
+            axes.axvline(level, **look)
+            place = {"xycoords": ("data", "axes fraction"), "xytext": (-1, -2), "ha": "right", "va": "top"}
+            axes.annotate(name, (level, 1), rotation=90, **place, **text)
+        else:
+            axes.axhline(level, **look)
+            place = {"xycoords": ("axes fraction", "data"), "xytext": (2, 1), "ha": "left", "va": "bottom"}
+            axes.annotate(name, (0, level), **place, **text)
 
 
 def blank(drawing: Drawing, about: Rows) -> Figure:

@@ -39,7 +39,7 @@ def collect(store: Results, manifest: "Manifest", *, mixed: bool = False) -> pd.
     A cell without a row has the status `missing`, or `failed` if it was set aside.
     Raises ValueError when rows of different code or data would stand side by side, unless `mixed`.
     """
-    rows = {cell.id: flat(store, cell, manifest.sweep) for cell in manifest.cells}
+    rows = {cell.id: flat(store, cell, manifest.sweep, manifest.equal) for cell in manifest.cells}
     fill_from_siblings(list(rows.values()))
     frame = table(with_cost(row, rows.get(row["cost_id"])) for row in rows.values())
     if not mixed:
@@ -59,6 +59,8 @@ def gather(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = 
     if not mixed:
         refuse_mixtures(frame, manifest.sweep)
     notes += [f"{sentence} They stand side by side because it was asked for." for sentence in mixtures(frame)]
+    if waiting := len(manifest.waiting):
+        notes.append(f"{waiting} trainings wait for the trials that choose for them, and are not in the tables.")
     return Gathered(frame, (*notes, *machines(frame), *gaps(frame)))
 
 
@@ -96,20 +98,23 @@ def committed(asked: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, list[str]]
     return table(held.get(id, row) for id, row in wanted.items()), notes
 
 
-def flat(store: Results, cell: "Cell", sweep: str) -> Flat:
-    """One cell's record with its blocks spread into columns."""
+def flat(store: Results, cell: "Cell", sweep: str, equal: str = "") -> Flat:
+    """One cell's record with its blocks spread into columns; equal: what its sweep makes equal."""
     record = store.result(cell.id)
     failure = None if record else store.failed(cell.id)
     spec = asked(store, cell.id, record)
     row: Flat = {"id": cell.id, "sweep": sweep, "kind": cell.kind, "variant": cell.variant, "label": cell.label}
+    row |= {"kind": "trial"} if cell.trial else {}
+    row |= {"settled": cell.settled} if cell.settled else {}
+    row |= {f"equal.{equal}_ratio": cell.ratio} if equal and cell.kind == "train" else {}
     row |= {"model": cell.model, "mechanism": cell.mechanism, "seed": cell.seed, "cost_id": cell.cost_id}
     row |= {"status": record["status"] if record else "failed" if failure else "missing"} | described(spec)
     record = record or {"error": failure}
     for block in BLOCKS:
         row |= {f"{block}.{name}": value for name, value in (record.get(block) or {}).items()}
     code, data, error = (record.get(block) or {} for block in ("code", "data", "error"))
+    row |= {"data.hash": None, **{f"data.{name}": value for name, value in data.items()}}
     row |= {
-        "data.hash": data.get("hash"),
         **{f"code.{name}": code.get(name) for name in ("fingerprint", "entries", "commit", "dirty")},
     }
     row |= {name: record.get(name) for name in ("started", "finished", "wall_s")}
@@ -120,6 +125,8 @@ def fill_from_siblings(rows: list[Flat]) -> None:
     """A cell that has not reached the store is described as the others of its variant: only the seed differs."""
     known = {(row["kind"], row["variant"]): row for row in rows if row["task"]}
     for row in rows:
+        if row["kind"] == "trial":  # its variant's trials differ in what they try
+            continue
         if not row["task"] and (sibling := known.get((row["kind"], row["variant"]))):
             row.update({name: value for name, value in sibling.items() if name.startswith(ASKED)})
 
@@ -149,11 +156,13 @@ def described(spec: dict[str, Any]) -> Flat:
 
 def mechanism_knobs(name: str, knobs: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """All knobs of a mechanism, also those an id leaves out, idle or at their neutral value, and which are idle."""
-    from mechanisms import configure, find  # here, for it brings torch
+    from attnbench.models._stages import Staged, at, spread, staged  # here, for it brings torch
+    from mechanisms import configure, find
 
     config = find(name).config
-    made = configure(config, {**config.neutral, **knobs}, of=name)
-    return made.model_dump(), made.idle()
+    whole = {**config.neutral, **knobs}
+    made = Staged({stage: configure(config, at(whole, stage), of=name) for stage in staged(whole) or ["1"]})
+    return {knob: spread(value) for knob, value in made.model_dump().items()}, made.idle()
 
 
 def with_cost(row: Flat, cost: Flat | None) -> Flat:
@@ -189,6 +198,16 @@ def mixtures(frame: pd.DataFrame) -> list[str]:
         if len(hashes := counted(tasks[task])) > 1:
             name = task[knobs.index("task")]
             sentences.append(f"The rows of {name} come from {len(hashes)} different data sets ({named(hashes)}).")
+    return sentences + [sentence for column in ("model.pretrained", "task.start") for sentence in origins(rows, column)]
+
+
+def origins(rows: list[dict[str, Any]], column: str) -> list[str]:
+    """A sentence for each name of weights to start from under which several were read."""
+    hashed, sentences = f"data.{column.partition('.')[2]}_hash", []
+    for name in sorted({str(row.get(column)) for row in rows if row.get(hashed)}):
+        own = (row[hashed] for row in rows if str(row.get(column)) == name)
+        if len(hashes := counted(own)) > 1:
+            sentences.append(f"The rows that start from {name} read {len(hashes)} different weights ({named(hashes)}).")
     return sentences
 
 
@@ -199,7 +218,7 @@ def named(counts: Iterable[tuple[str, int]]) -> str:
 def gaps(frame: pd.DataFrame) -> list[str]:
     """For each kind of cell that has not finished whole, how many were asked and what became of them."""
     notes = []
-    for kind, name in (("train", "trainings"), ("cost", "cost measurements")):
+    for kind, name in (("trial", "trials"), ("train", "trainings"), ("cost", "cost measurements")):
         states = [row["status"] for row in records(frame) if row["kind"] == kind]
         if others := [f"{count} {state}" for state, count in counted(states) if state != "ok"]:
             notes.append(f"{len(states)} {name} asked: {states.count('ok')} ok, {', '.join(others)}.")

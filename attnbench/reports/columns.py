@@ -3,33 +3,63 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Column:
-    """label: words for an axis. unit: empty for pure numbers. better: for measures of quality alone."""
+    """label: words for an axis. unit: empty for pure numbers. better: for measures of quality alone.
+
+    detail: a measure that rows and figures have, and summary tables only where its task ranks by it.
+    """
 
     label: str
     unit: str = ""
     better: Literal["lower", "higher"] | None = None
+    detail: bool = False
 
     @property
     def axis(self) -> str:
         return f"{self.label} [{self.unit}]" if self.unit else self.label
 
 
-COLUMNS = {
+COLUMNS = {  # of the measures that a table has, the first ranks
+    "result.rel_l2_transfer": Column("relative L2 error, other grid, test", better="lower"),
     "result.rel_l2": Column("relative L2 error, test", better="lower"),
-    "result.accuracy": Column("accuracy, test", better="higher"),
+    "result.miou": Column("mean IoU, test", better="higher"),
     "result.bits_per_byte": Column("bits per byte, test", "bit", better="lower"),
     "result.perplexity": Column("perplexity, test", better="lower"),
+    "result.accuracy": Column("accuracy, test", better="higher"),
+    "result.top5": Column("top-5 accuracy, test", better="higher"),
+    "result.agreement": Column("agreement of verbs, test", better="higher"),
+    "result.loss": Column("cross-entropy, test", "nat", better="lower"),
+    "result.rel_mse_transfer": Column("relative MSE, other grid, test", better="lower"),
     "result.rel_mse": Column("relative MSE, test", better="lower"),
+    "result.rel_l2_near": Column("local L2 error near jumps, test", better="lower"),
+    "result.rel_l2_far": Column("local L2 error far from jumps, test", better="lower"),
+    "result.rel_l2_boundary": Column("local L2 error at the boundary, test", better="lower"),
+    "result.rel_l2_interior": Column("local L2 error in the interior, test", better="lower"),
+    "result.rel_l2_interpolated": Column("relative L2 error, interpolated, test", better="lower", detail=True),
+    "result.near_over_far": Column("error near jumps over far from them, test"),
+    "result.boundary_over_interior": Column("error at the boundary over the interior, test"),
+    **{
+        f"result.{band}_rel_l2{where}": Column(f"L2 error of {band} waves{grid}, test", better="lower", detail=True)
+        for band in ("low", "mid", "high")
+        for where, grid in (("", ""), ("_transfer", ", other grid"))
+    },
+    "result.word_perplexity": Column("perplexity per word, test", better="lower", detail=True),
+    "result.floor": Column("entropy floor", "bit"),
+    "result.valid_accuracy": Column("accuracy, validation"),
+    "result.valid_loss": Column("cross-entropy, validation", "nat"),
+    "result.valid_bits_per_byte": Column("bits per byte, validation", "bit"),
+    "result.valid_perplexity": Column("perplexity, validation"),
     "result.valid_rel_l2": Column("relative L2 error, validation"),
     "result.valid_rel_mse": Column("relative MSE, validation"),
     "result.train_loss": Column("training loss"),
     "result.best_epoch": Column("best epoch"),
     "cost.params": Column("parameters"),
+    "cost.params_trained": Column("parameters trained"),
+    "cost.params_pretrained": Column("parameters pretrained"),
     "cost.matmul_flops": Column("matrix products, forward, per sample", "FLOP"),
     "cost.fft_flops": Column("Fourier transforms, forward, per sample", "FLOP"),
     "cost.train_samples_per_s": Column("training throughput", "samples/s"),
@@ -55,7 +85,8 @@ def learn(better: Mapping[str, str]) -> None:
     for name, side in better.items():
         assert side in ("lower", "higher"), side
         known = described(name)
-        COLUMNS[name] = replace(known, better=known.better if name.startswith("result.valid_") else side)
+        valid = name.startswith("result.valid_")
+        COLUMNS[name] = known if valid else replace(known, better=side, detail=False)
 
 
 def described(name: str) -> Column:
@@ -75,10 +106,17 @@ def measures(names: Iterable[str]) -> list[str]:
     Raises ValueError if there are results and this file knows none of them.
     """
     results = [name for name in names if name.startswith("result.")]
-    known = [name for name, column in COLUMNS.items() if column.better and name in results]
+    known = [name for name, column in COLUMNS.items() if column.better and not column.detail and name in results]
     if results and not known:
         raise ValueError(f"none of {', '.join(results)} is a measure whose better side its task declares.")
     return known or [next(name for name, column in COLUMNS.items() if column.better)]
+
+
+def measured(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[str]:
+    """`measures` of the results that any of these rows has; of all columns where none has a result."""
+    names, rows = list(names), list(rows)
+    filled = [name for name in names if name.startswith("result.") and any(row.get(name) is not None for row in rows)]
+    return measures(filled or names)
 
 
 def known_column(name: str, names: Iterable[str], *, of: str) -> str:

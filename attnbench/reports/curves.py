@@ -15,6 +15,7 @@ from attnbench.reports.canvas import (
     Drawing,
     Row,
     Rows,
+    against,
     blank,
     colors,
     finish,
@@ -30,6 +31,7 @@ from attnbench.reports.canvas import (
 )
 from attnbench.reports.columns import described
 from attnbench.reports.effects import rests, varying
+from attnbench.reports.references import references
 from attnbench.reports.stats import Interval, t_interval
 from attnbench.reports.summary import split
 
@@ -76,9 +78,11 @@ def lines(rows: Rows, drawing: Drawing) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")
     grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     wholes, hues = baselines(rows, drawing), looks(rows, drawing)
-    cut = framed(grid, drawn, wholes, drawing)
+    known = references(drawing.y, found)
+    cut = framed(grid, drawn, wholes, drawing, list(known.values()))
     for axes, panel in zip(grid, panels, strict=True):
         fill(axes, [one for one in drawn if one.look[2] == panel], hues, levels(found, drawing.x))
+        against(axes, "y", known)
         axes.set_title(f"{described(drawing.panel).label} {word(panel)}" if drawing.panel else "", fontweight="normal")
         for whole in wholes:
             if whole.panel in (None, panel):
@@ -188,12 +192,16 @@ def dot(axes: "Axes", place: float, values: list[float], color: Any, *, shared: 
         axes.plot([place], [around.mean], marker="o", markersize=4.5, color=color, zorder=5)
 
 
-def framed(grid: Any, drawn: list[Curve], wholes: list[Whole], drawing: Drawing) -> str:
-    """The axes' labels, scale and range, the same in all panels; a sentence if intervals reach beyond it."""
+def framed(grid: Any, drawn: list[Curve], wholes: list[Whole], drawing: Drawing, known: list[float]) -> str:
+    """The axes' labels, scale and range, the same in all panels; a sentence if intervals reach beyond it.
+
+    known: levels that the range should hold as well.
+    """
     assert drawing.x is not None
     levels = [one for whole in wholes for one in whole.points.values()]
     means = [curve.mean(x) for curve in drawn for x in curve.cells] + levels
-    values = [one for curve in drawn for x in curve.cells for one in curve.values(x)] + [one.mean for one in levels]
+    values = [one for curve in drawn for x in curve.cells for one in curve.values(x)]
+    values += [*(one.mean for one in levels), *known]
     log = scale(grid[0], "y", drawing.y, values, log_from=6)
     low, high, cut = limits(values, [bound for one in means for bound in (one.low, one.high)], log=log)
     grid[0].set_ylim(low, high)

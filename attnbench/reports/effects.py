@@ -49,8 +49,12 @@ def effects(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def varying(rows: Rows, prefixes: tuple[str, ...]) -> list[str]:
-    """The columns under these prefixes with more than one value, none being one."""
-    names = [name for name in (rows[0] if rows else {}) if name.startswith(prefixes)]
+    """The columns under these prefixes with more than one value, none being one.
+
+    What a sweep settles by itself for each variant, a chosen rate or a solved width, is no difference that it asks for.
+    """
+    settled = {name for row in rows for name in (row.get("settled") or "").split()}
+    names = [name for name in (rows[0] if rows else {}) if name.startswith(prefixes) and name not in settled]
     return [name for name in names if len({row[name] for row in rows}) > 1]
 
 

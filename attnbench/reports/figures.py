@@ -11,7 +11,7 @@ import pandas as pd
 
 from attnbench.reports import curves, kinds
 from attnbench.reports.canvas import STYLE, Drawing, Kind
-from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, known_column, measures
+from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, known_column, measured, measures
 from attnbench.reports.effects import varying
 from attnbench.reports.rows import records
 from attnbench.reports.summary import named, split
@@ -47,9 +47,9 @@ def drawing(figure: Mapping[str, Any], frame: pd.DataFrame) -> Drawing:
     of = f"figure {given.get('name', '?')}"
     refuse_words(given, of)
     for word in COLUMN_WORDS:
-        if word in given:
-            measured = COLUMNS if word in ("x", "y") else ()  # known, though nothing may have measured it yet
-            known_column(given[word], [*frame.columns, *measured], of=of)
+        if given.get(word):
+            beside = COLUMNS if word in ("x", "y") else ()  # known, though nothing may have measured it yet
+            known_column(given[word], [*frame.columns, *beside], of=of)
     mechanisms = sorted({row["mechanism"] for row in records(frame) if row["mechanism"]})
     if given.get("mechanism") not in (None, *mechanisms):
         raise ValueError(f"{of}: no row has mechanism {given['mechanism']!r}; there are {', '.join(mechanisms)}.")
@@ -71,14 +71,18 @@ def refuse_words(given: Mapping[str, Any], of: str) -> None:
 
 
 def standard(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """What is drawn if a sweep names no figure: every variant's error, and error against speed and memory."""
-    y = measures(frame.columns)[0]
+    """What is drawn if a sweep names no figure: every variant's error, and error against speed and memory.
+
+    Of several tasks each has a panel, or a figure, and its own first measure.
+    """
+    several = len({row["task"] for row in records(frame) if row["kind"] == "train"}) > 1
+    y = "" if several else measures(frame.columns)[0]
     wanted: list[dict[str, Any]] = [
-        {"name": "variants", "kind": "variants", "y": y},
+        {"name": "variants", "kind": "variants", "y": y, "panel": "task" if several else None},
         {"name": "speed", "kind": "scatter", "x": "cost.train_samples_per_s", "y": y, "color": "mechanism"},
         {"name": "memory", "kind": "scatter", "x": "cost.memory_train_mib", "y": y, "color": "mechanism"},
     ]
-    return [figure for figure in wanted if {figure["y"], figure.get("x", y)} <= set(frame.columns)]
+    return [figure for figure in wanted if {figure["y"], figure.get("x", y)} <= {"", *frame.columns}]
 
 
 def write(frame: pd.DataFrame, drawing: Drawing, folder: Path) -> list[str]:
@@ -86,9 +90,9 @@ def write(frame: pd.DataFrame, drawing: Drawing, folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for part in parts(frame, drawing):
-        picture = draw(
-            part.rows, replace(drawing, title=", ".join(filter(None, (drawing.title, part.setting))) or None)
-        )
+        title = ", ".join(filter(None, (drawing.title, part.setting))) or None
+        y = drawing.y or ("" if drawing.panel else measured(part.rows, part.rows[0])[0])
+        picture = draw(part.rows, replace(drawing, title=title, y=y))
         with mpl.rc_context(STYLE):
             picture.savefig(folder / f"{part.name}.png", dpi=200, metadata={"Software": None})
             picture.savefig(folder / f"{part.name}.pdf", metadata={"CreationDate": None, "Producer": None})
@@ -106,11 +110,14 @@ def parts(frame: pd.DataFrame, drawing: Drawing) -> list[Part]:
     """The training rows apart by task and by knobs of the task that vary, unless the figure itself shows those."""
     trained = [row for row in records(frame) if row["kind"] == "train"]
     shown = {getattr(drawing, word) for word in COLUMN_WORDS}
-    settings = [name for name in varying(trained, ("task", "dtype", "device")) if name not in shown]
+    tasks = [own for _, own in split(trained, ["task"])]
+    knobs = dict.fromkeys(name for own in tasks for name in varying(own, ("task.", "dtype", "device")))
+    settings = [name for name in (*(["task"] if len(tasks) > 1 else []), *knobs) if name not in shown]
     if not settings:
         return [Part(trained, drawing.name, "")]
     found = []
     for setting, rows in split(trained, settings):
-        words = ", ".join(named(column, value) for column, value in zip(settings, setting, strict=True))
+        pairs = [pair for pair in zip(settings, setting, strict=True) if pair[1] is not None or len(tasks) == 1]
+        words = ", ".join(named(column, value) for column, value in pairs)
         found.append(Part(rows, f"{drawing.name}-{re.sub(r'[^A-Za-z0-9.]+', '-', words)}", words))
     return found

@@ -1,6 +1,6 @@
 """Two kinds of figures in which every variant has its own place: a strip for each, and a point for each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -12,6 +12,7 @@ from attnbench.reports.canvas import (
     WRONG,
     Drawing,
     Rows,
+    against,
     blank,
     cause,
     colors,
@@ -29,7 +30,8 @@ from attnbench.reports.canvas import (
     value,
     word,
 )
-from attnbench.reports.columns import described, worth
+from attnbench.reports.columns import described, measured, worth
+from attnbench.reports.references import references
 from attnbench.reports.rows import counted
 from attnbench.reports.stats import Interval, t_interval
 from attnbench.reports.summary import split
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROW_IN = 0.17
+LONGEST = 26  # letters of a line's name with which two panels stand side by side
 SEEDS = {"s": 8, "alpha": 0.75, "linewidths": 0, "gid": "seeds", "zorder": 3}
 MEANS = "Small points: seeds. Large points and bars: mean and 95 % t interval over seeds."
 STRIPS = "Points: seeds. Ticks and bars: mean and 95 % t interval over seeds. Right: seeds drawn / seeds asked."
@@ -67,30 +70,73 @@ def spots(about: Rows, drawing: Drawing) -> list[Spot]:
 
 
 def variants(rows: Rows, drawing: Drawing) -> Figure:
-    """Every variant on a line of its own, grouped by mechanism, the best first; failed ones keep their line."""
-    about, found = shown(rows, drawing)
-    if not found:
+    """Every variant on a line of its own, grouped by mechanism, the best first; failed ones keep their line.
+
+    With `panel` all this for each of its values, on a scale of its own.
+    """
+    about, _ = shown(rows, drawing)
+    panels = [panel(own, drawing) for _, own in split(about, [drawing.panel] if drawing.panel else [])]
+    if not any(spot.found for one in panels for spot in one.order):
         return blank(drawing, about)
-    order = ranked(spots(about, drawing), drawing.y)
-    figure = Figure(figsize=(WIDTH_IN, 1.0 + ROW_IN * len(order)), layout="constrained")
-    axes = figure.subplots()
-    numbers = [float(row[drawing.y]) for row in found]
-    log = scale(axes, "x", drawing.y, numbers, log_from=6)
-    bounds = [bound for spot in order for bound in (spot.y.low, spot.y.high) if spot.found]
-    left, right, cut = limits(numbers, bounds, log=log)
-    axes.set_xlim(left, right)
     hue = colors(levels(rows, "mechanism"))
-    for place, spot in enumerate(order):
-        strip(axes, place, spot, drawing, hue[spot.group])
-        if place and spot.group != order[place - 1].group:
-            axes.axhline(place - 0.5, color="#bbbbbb", linewidth=0.5)
-    axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.set_yticks(range(len(order)), [spot.variant for spot in order], fontsize=6.5)
-    axes.tick_params(axis="y", length=0)
-    axes.set_title(drawing.title or "", loc="left")
-    finish(axes, grid="x")
-    note(figure, f"{STRIPS} {cut}")
+    longest = max(len(name) for one in panels for name in one.names)
+    across = 2 if len(panels) > 1 and longest <= LONGEST else 1
+    down = -(-len(panels) // across)
+    heights = [max(len(one.order) for one in panels[across * i :][:across]) for i in range(down)]
+    figure = Figure(figsize=(WIDTH_IN, 0.4 + 0.6 * down + ROW_IN * sum(heights)), layout="constrained")
+    grid = list(figure.subplots(down, across, squeeze=False, height_ratios=[height + 2 for height in heights]).flat)
+    cuts = [strips(axes, one, hue) for axes, one in zip(grid, panels, strict=False)]
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    if len(panels) == 1:
+        figure.axes[0].set_title(drawing.title or "", loc="left")
+    elif drawing.title:
+        figure.suptitle(drawing.title, x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+    note(figure, f"{STRIPS} {max(cuts)}")
     return figure
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Some variants in their order, the names of their lines, and the drawing that is theirs."""
+
+    title: str
+    order: list[Spot]
+    names: list[str]
+    drawing: Drawing
+
+
+def panel(rows: Rows, drawing: Drawing) -> Panel:
+    """These rows as a panel; where panels are tasks, the lines do not repeat the task."""
+    own = replace(drawing, y=drawing.y or measured(rows, rows[0])[0])
+    title = word(value(rows[0], drawing.panel)) if drawing.panel else ""
+    order = ranked(spots(rows, own), own.y)
+    names = [spot.variant for spot in order]
+    if drawing.panel == "task":
+        names = [" · ".join(part for part in name.split(" · ") if part.split(" ")[0] != title) for name in names]
+    return Panel(title, order, names, own)
+
+
+def strips(axes: "Axes", one: Panel, hue: dict[Any, Any]) -> str:
+    """Fills a panel; returns a sentence if bars reach beyond its frame."""
+    found = [row for spot in one.order for row in spot.found]
+    known = references(one.drawing.y, found)
+    numbers = [*(float(row[one.drawing.y]) for row in found), *known.values()]
+    log = scale(axes, "x", one.drawing.y, numbers, log_from=6)
+    bounds = [bound for spot in one.order for bound in (spot.y.low, spot.y.high) if spot.found]
+    left, right, cut = limits(numbers, bounds, log=log) if found else (0.0, 1.0, "")
+    axes.set_xlim(left, right)
+    against(axes, "x", known)
+    for place, spot in enumerate(one.order):
+        strip(axes, place, spot, one.drawing, hue[spot.group])
+        if place and spot.group != one.order[place - 1].group:
+            axes.axhline(place - 0.5, color="#bbbbbb", linewidth=0.5)
+    axes.set_ylim(len(one.order) - 0.4, -0.6)
+    axes.set_yticks(range(len(one.order)), one.names, fontsize=6.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(one.title, loc="left")
+    finish(axes, grid="x")
+    return cut
 
 
 def strip(axes: "Axes", place: int, spot: Spot, drawing: Drawing, color: Any) -> None:
@@ -126,7 +172,8 @@ def scatter(rows: Rows, drawing: Drawing) -> Figure:
     axes = figure.subplots()
     made = [spot for spot in spots(about, drawing) if spot.found]
     across = {spot.variant: horizontal(spot, drawing.x) for spot in made}
-    ys = [float(row[drawing.y]) for row in found]
+    known = references(drawing.y, found)
+    ys = [*(float(row[drawing.y]) for row in found), *known.values()]
     xs = [float(row[drawing.x]) for row in found]
     log_y = scale(axes, "y", drawing.y, ys, log_from=6)
     log_x = scale(axes, "x", drawing.x, xs, log_from=3)
@@ -134,6 +181,7 @@ def scatter(rows: Rows, drawing: Drawing) -> Figure:
     axes.set_ylim(bottom, top)
     left, right, cut_x = limits(xs, [bound for one in across.values() for bound in (one.low, one.high)], log=log_x)
     axes.set_xlim(left, right)
+    against(axes, "y", known)
     color, style = drawing.color or "mechanism", drawing.style or drawing.color or "mechanism"
     hue, mark = colors(levels(rows, color)), markers(levels(rows, style))
     for spot in made:

@@ -10,10 +10,12 @@ from rich.text import Text
 
 from attnbench.reports import sheets
 from attnbench.reports.collect import Results, gather
-from attnbench.reports.columns import described, learn, measures
+from attnbench.reports.columns import described, learn, measured
 from attnbench.reports.effects import effects
 from attnbench.reports.rows import records, write_csv, write_parquet
 from attnbench.reports.summary import Line, Table, tables
+from attnbench.reports.trials import trials_sheets
+from attnbench.reports.widths import widths_sheets
 
 if TYPE_CHECKING:
     from attnbench.manifest import Manifest
@@ -32,7 +34,7 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     gathered = gather(store, manifest, folder, mixed=mixed)
     frame = gathered.frame
     asked = figures.checked(manifest.figures or figures.standard(frame), frame)
-    pages = sheets_of(frame)
+    pages = [*sheets_of(frame), *widths_sheets(frame), *trials_sheets(frame, manifest.choose)]
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(frame, folder / "rows.csv")
     write_parquet(frame, folder / "rows.parquet")
@@ -46,9 +48,13 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
 def sheets_of(frame: pd.DataFrame) -> list[sheets.Sheet]:
     """Error and cost per setting, then the effects of knobs if any differs."""
     pages = [sheet(table) for table in tables(frame) for sheet in (sheets.error_sheet, sheets.cost_sheet)]
-    measure = measures(frame.columns)[0]
-    found = effects(frame if measure in frame else frame.assign(**{measure: None}), measure)
-    return [*pages, sheets.effects_sheet(found, measure)] if len(found) else pages
+    names = [row["task"] for row in records(frame)]
+    for task in sorted({row["task"] for row in records(frame) if row["kind"] == "train"}, key=str):
+        own = frame[[name == task for name in names]]
+        measure = measured(records(own), frame.columns)[0]
+        found = effects(own if measure in own else own.assign(**{measure: None}), measure)
+        pages += [sheets.effects_sheet(found, measure)] if len(found) else []
+    return pages
 
 
 def markdown(manifest: "Manifest", notes: tuple[str, ...], pages: list[sheets.Sheet], figures: list[str]) -> str:
@@ -71,13 +77,16 @@ def screen(frame: pd.DataFrame, width: int = 120) -> Screen:
     look = {"caption_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
     made = Screen(caption=Text(caption(frame, found)), width=width, **look)
     made.add_column("variant", overflow="fold", ratio=1)
-    for name in ("seeds", "error", *(("difference", "train/s", "peak MiB") if wide else ()), "not ok"):
+    head = "error" if all(described(table.measure).better == "lower" for table in found) else "score"
+    for name in ("seeds", head, *(("difference", "train/s", "peak MiB") if wide else ()), "not ok"):
         made.add_column(name, justify="right", overflow="fold")
     for table in found:
         if len(found) > 1:
             made.add_row(Text(table.setting, style="bold"))
         for line in table.lines:
             made.add_row(*map(Text, fields(table, line, wide)))
+        for name, level in table.levels.get(table.measure, {}).items():
+            made.add_row(*map(Text, [f"({name})", "", f"{level:#.4g}", *([""] * 3 if wide else []), ""]), style="dim")
         made.add_section()
     return made
 
@@ -97,8 +106,9 @@ def caption(frame: pd.DataFrame, found: list[Table]) -> str:
     """How many cells are ok, what the numbers are, and what the marks mean."""
     trained = [row for row in records(frame) if row["kind"] == "train"]
     ok = sum(row["status"] == "ok" for row in trained)
-    measure = described(found[0].measure).label if found else "error"
-    text = f"{ok} of {len(trained)} trainings ok. Mean {measure}, ± half of its 95 % t interval over seeds."
+    labels = dict.fromkeys(described(table.measure).label for table in found)
+    told = " or ".join(labels) or "error"
+    text = f"{ok} of {len(trained)} trainings ok. Mean {told}, ± half of its 95 % t interval over seeds."
     against = ", ".join(sorted({table.reference for table in found if table.reference}))
     text += f" Differences are paired to {against}." if against else ""
     noisy = any(row.get(f"cost.{word}") for row in trained for word in ("noisy", "shared"))

@@ -41,30 +41,45 @@ def error_sheet(table: Table) -> Sheet:
         ]
         for line in table.lines
     ]
+    levels = level_rows(table, further)
     return Sheet(
-        title=f"{table.setting}: error",
+        title=f"{table.setting}: {'score' if first.better == 'higher' else 'error'}",
         caption="Mean over seeds with 95 % t interval; seeds are those with a result of those asked. "
         f"The difference is paired to {against} over the seeds that both have (n). It is bold if it differs from zero "
         "after Holm's correction over this table; otherwise the next column counts the common seeds more that would "
         "separate the two with a chance of 80 %, before that correction, if mean and spread stay as they are.",
         head=[*head, f"difference to {against}", "seeds more", "not ok"],
-        rows=rows,
-        starts=starts(table),
+        rows=[*rows, *levels],
+        starts=starts(table) | ({len(rows)} if levels else set()),
     )
 
 
+def level_rows(table: Table, further: Sequence[str]) -> list[list[str]]:
+    """A row for each level that the numbers are read against, in parentheses, for it is no variant."""
+
+    def shown(name: str, word: str) -> str:
+        found = table.levels.get(name, {}).get(word)
+        return NOTHING if found is None else f"{found:#.4g}"
+
+    words = dict.fromkeys(word for levels in table.levels.values() for word in levels)
+    found = [(word, [shown(name, word) for name in (table.measure, *further)]) for word in words]
+    return [[f"({word})", NOTHING, first, NOTHING, *others, *[NOTHING] * 3] for word, (first, *others) in found]
+
+
 def cost_sheet(table: Table) -> Sheet:
-    """Every variant's weights, work, speed, memory and time."""
+    """Every variant's weights, work, speed, memory and time; which weights are trained only where some are not."""
+    partly = [name for name in ("cost.params_trained", "cost.params_pretrained") if tells(table, name)]
     head = [
         "variant",
         "parameters",
+        *(f"of these {described(name).label.partition(' ')[2]}" for name in partly),
         "forward, per sample [FLOP]",
         "its FFTs [FLOP]",
         "training [samples/s]",
         "inference [samples/s]",
     ]
     head += ["peak, training [MiB]", "peak, inference [MiB]", "timing"]
-    counts = ("cost.params", "cost.matmul_flops", "cost.fft_flops")
+    counts = ("cost.params", *partly, "cost.matmul_flops", "cost.fft_flops")
     speeds = ("cost.train_samples_per_s", "cost.infer_samples_per_s")
     rows = [
         [
@@ -84,6 +99,13 @@ def cost_sheet(table: Table) -> Sheet:
         rows=rows,
         starts=starts(table),
     )
+
+
+def tells(table: Table, name: str) -> bool:
+    """Whether a count of weights says more than that all are trained and none was pretrained."""
+    found = [(line.costs[name].median, line.costs["cost.params"].median) for line in table.lines]
+    usual = {"cost.params_trained": 1, "cost.params_pretrained": 0}[name]
+    return any(isfinite(own) and own != usual * params for own, params in found)
 
 
 def effects_sheet(effects: pd.DataFrame, measure: str) -> Sheet:

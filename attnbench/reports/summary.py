@@ -1,6 +1,6 @@
 """One line per variant: means over seeds with intervals, paired differences, costs, and what became of failed cells."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from math import inf, isfinite, nan
 from statistics import median
@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from attnbench.reports.columns import measures, worth
+from attnbench.reports.columns import measured, worth
 from attnbench.reports.effects import Rows, varying
+from attnbench.reports.references import references
 from attnbench.reports.rows import counted, records
 from attnbench.reports.stats import Difference, Interval, holm, paired, seeds_more, t_interval
 
 COSTS = (
-    *("cost.params", "cost.matmul_flops", "cost.fft_flops"),
+    *("cost.params", "cost.params_trained", "cost.params_pretrained", "cost.matmul_flops", "cost.fft_flops"),
     *("cost.train_samples_per_s", "cost.infer_samples_per_s"),
     *("cost.memory_train_mib", "cost.memory_infer_mib"),
 )
@@ -67,12 +68,16 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """All variants in one setting, such as one task at one size; `reference` is a variant's name, None without any."""
+    """All variants in one setting, such as one task at one size; `reference` is a variant's name, None without any.
+
+    levels: for each measure, what its numbers are read against, such as the level of chance.
+    """
 
     setting: str
     measure: str
     lines: tuple[Line, ...]
     reference: str | None
+    levels: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def tables(frame: pd.DataFrame) -> list[Table]:
@@ -81,16 +86,31 @@ def tables(frame: pd.DataFrame) -> list[Table]:
     Groups are ordered by their best variant, variants within a group by error; those without a number come last.
     """
     trained = [row for row in records(frame) if row["kind"] == "train"]
-    first, *further = measures(frame.columns)
-    settings = ["task", *varying(trained, ("task.", "dtype", "device"))]
     found = []
-    for setting, rows in split(trained, settings):
+    for settings, setting, rows in apart(trained):
+        like = [row for row in trained if row["task"] == rows[0]["task"]]
+        first, *further = measured(like, frame.columns)
         lines = [line(str(variant), own, first, further) for (variant,), own in split(rows, ["variant"])]
         name = ", ".join(named(column, value) for column, value in zip(settings, setting, strict=True))
         reference = reference_of(lines, first)
         found.append(
-            Table(setting=name, measure=first, lines=compared(ranked(lines, first), reference), reference=reference)
+            Table(
+                setting=name,
+                measure=first,
+                lines=compared(ranked(lines, first), reference),
+                reference=reference,
+                levels={one: references(one, rows) for one in (first, *further)},
+            )
         )
+    return found
+
+
+def apart(trained: Rows) -> list[tuple[list[str], tuple[Any, ...], Rows]]:
+    """The rows by task and by whatever of its knobs varies within it: names of columns, their values, the rows."""
+    found = []
+    for _, own in split(trained, ["task"]):
+        settings = ["task", *varying(own, ("task.", "dtype", "device"))]
+        found += [(settings, setting, rows) for setting, rows in split(own, settings)]
     return found
 
 

@@ -1,0 +1,145 @@
+"""Makes every variant as large, or as costly, as a named one: `equal: {what: params, to: full}`.
+
+The model's width is solved for each mechanism on the meta device, where only shapes are counted. Widths are multiples
+of the mechanism's heads, so the target is met within a tolerance only, and the row says which share of it was reached.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import lcm
+from pathlib import Path
+from typing import Any
+
+from attnbench._entries import Chosen, Part
+from attnbench._sections import Equal
+from attnbench._yaml import SweepError, line
+from attnbench.flops import count
+from attnbench.models import counted, maker
+from mechanisms import KnobError, configure, nearest
+
+WIDEST = 64  # times the width that the file names, beyond which none is sought
+NEAR = 4  # steps to both sides of the solution that are looked at, and over which widths may be refused
+AMOUNTS: dict[str, int | None] = {}  # what was counted, by what it was counted of
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A model with the width that its mechanism needs, and the share of the target that it reaches."""
+
+    model: Chosen
+    mechanism: Chosen | None
+    ratio: float
+
+
+def equalised(
+    file: Path, text: Mapping[str, Any], equal: Equal, task: Chosen, model: Chosen, inside: Sequence[Chosen]
+) -> list[Solved]:
+    """The model for every mechanism. Raises SweepError where it has no such width, or none meets the target."""
+    node = text["equal"]
+
+    def refusal(word: str, sentence: str) -> SweepError:
+        return SweepError(file, line(node, word) or line(text, "equal"), f"equal.{word}: {sentence}")
+
+    widths = [name for name, value in model.values.items() if isinstance(value, int) and not isinstance(value, bool)]
+    if equal.knob not in widths:
+        raise refusal("knob", f"{model.name} has no width {equal.knob!r}.{nearest(equal.knob, widths)}")
+    if equal.knob in model.config.idle():
+        raise refusal("knob", f"{model.name}.{equal.knob} changes nothing beside its other knobs.")
+    targets = [mechanism for mechanism in inside if mechanism.name == equal.to]
+    if len(targets) != 1:
+        names = [mechanism.name for mechanism in inside]
+        has = f"it has {len(targets)} variants" if targets else f"there is none.{nearest(equal.to, names)}"
+        raise refusal("to", f"one variant of {equal.to!r} is the target, and {has}.".replace("..", "."))
+    target = amount(equal.what, task, model, targets[0])
+    if not target:
+        raise refusal("to", f"{equal.to} cannot be built at {equal.knob} {model.values[equal.knob]}, or has none.")
+    model = replace(model, written=tuple(knob for knob in model.written if knob != equal.knob))
+    return [met(file, equal, task, model, mechanism, target) for mechanism in inside]
+
+
+def met(file: Path, equal: Equal, task: Chosen, model: Chosen, mechanism: Chosen, target: int) -> Solved:
+    """The model for one mechanism; as it is for the target itself. Raises SweepError where it misses the target."""
+    if mechanism.name == equal.to:
+        return Solved(model, mechanism, 1.0)
+    found = solved(equal, task, model, mechanism, target)
+    if abs(found.ratio - 1) > equal.within:
+        reached = f"{equal.knob} {found.model.values[equal.knob]} has {found.ratio:.3f} of them"
+        wanted = f"{equal.to}'s {target:,} {equal.what} within {equal.within:g}"
+        raise SweepError(file, mechanism.line, f"equal: {mechanism.name} cannot have {wanted}: {reached}.")
+    return found
+
+
+def refuse_axis(file: Path, parts: Sequence[Part], knob: str) -> None:
+    """Raises SweepError where a model names several widths, of which none could be told from another by its name."""
+    for part in parts:
+        if isinstance(part.knobs.get(knob), list):
+            place = line(part.node, knob)
+            raise SweepError(file, place, f"{part.name}.{knob} is solved for, so it takes one value, the target's.")
+
+
+def solved(equal: Equal, task: Chosen, model: Chosen, mechanism: Chosen, target: int) -> Solved:
+    """The model with the width that comes nearest to the target, the smaller of two that are equally near."""
+    step, first = lcm(*heads(mechanism)), model.values[equal.knob]
+
+    def at(multiple: int) -> int | None:
+        wider = widened(model, equal.knob, multiple * step)
+        return None if wider is None else amount(equal.what, task, wider, mechanism)
+
+    middle = crossing(at, target, -(-WIDEST * first // step))
+    around = range(max(1, middle - NEAR), middle + NEAR + 1)
+    found = [(abs(have / target - 1), multiple, have) for multiple in around if (have := at(multiple))]
+    if not found:
+        return Solved(model, mechanism, 0.0)
+    _, multiple, have = min(found)
+    wider = widened(model, equal.knob, multiple * step)
+    assert wider is not None
+    return Solved(wider, mechanism, have / target)
+
+
+def crossing(at: Callable[[int], int | None], target: int, most: int) -> int:
+    """The least whole number at which a rising function reaches the target, by bisection; `most` where none does.
+
+    A number without a value takes that of the next one that has one, if it is near.
+    """
+
+    def reaches(number: int) -> bool:
+        near = (at(further) for further in range(number, number + NEAR + 1))
+        return next((value for value in near if value is not None), 0) >= target
+
+    low, high = 0, 1
+    while high < most and not reaches(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    return high
+
+
+def heads(mechanism: Chosen) -> list[int]:
+    """The numbers by which a width must be divisible, of all stages."""
+    value = mechanism.values.get("heads", 1)
+    return list(value.values()) if isinstance(value, Mapping) else [value]
+
+
+def widened(model: Chosen, knob: str, width: int) -> Chosen | None:
+    """The model at another width; None where its knobs refuse that."""
+    try:
+        config = configure(model.entry.config, {**model.values, knob: width}, of=model.name)
+    except KnobError:
+        return None
+    return Chosen(name=model.name, entry=model.entry, config=config, written=model.written, line=model.line)
+
+
+def amount(what: str, task: Chosen, model: Chosen, mechanism: Chosen | None) -> int | None:
+    """What is to be equal, of one example; None where the model cannot be built so."""
+    inside = counted((mechanism.name, mechanism.values)) if mechanism else None
+    port = task.config.port
+    key = repr((what, port, model.name, model.values, inside))
+    if key not in AMOUNTS:
+        try:
+            work = count(maker(model.name, model.values, inside, 0), port)
+        except ValueError:
+            AMOUNTS[key] = None
+        else:
+            AMOUNTS[key] = work.params if what == "params" else work.matmul_flops + work.fft_flops
+    return AMOUNTS[key]
