@@ -114,7 +114,9 @@ def test_a_cell_tells_time_memory_rounds_ratio_and_disturbance():
     disturbed = next(iter(table(row("mano", 1024, 0.1234, foreign_cpu=0.2)).itertuples()))
     assert mark(disturbed) == " ~"
     assert cell(disturbed, "full") == "0.123 ms ~, 1 MiB, n 9"
-    assert cell(next(iter(table(row("mano", 1024, 0.0, status="out of memory")).itertuples())), "full") == "out of memory"
+    assert (
+        cell(next(iter(table(row("mano", 1024, 0.0, status="out of memory")).itertuples())), "full") == "out of memory"
+    )
 
 
 def test_a_report_is_written_from_rows_alone_and_holds_notes(tmp_path):
