@@ -5,18 +5,22 @@ import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import click
 
 import mechanisms
 from attnbench import paths, plugins, verbs
-from attnbench._yaml import value
+from attnbench._yaml import plain, value
 from attnbench.contract import Line, Subject, examine
 from attnbench.contract.card import as_json as card_json
-from attnbench.contract.card import counts
+from attnbench.contract.card import ending
 from attnbench.engine import codes
 from mechanisms import Mechanism, configure
+
+HOUSE = Path(mechanisms.__file__).parent
 
 
 def check(words: Sequence[str], *, as_json: bool, device: str, settings: Sequence[str], only: Sequence[str]) -> int:
@@ -47,6 +51,8 @@ def is_mechanism(word: str) -> bool:
     try:
         paths.sweep_file(word)
     except ValueError:
+        if hint := almost(word):
+            raise ValueError(hint) from None
         near = get_close_matches(word, [*paths.sweep_names(), *mechanisms.names()], n=1)
         if near and near[0] in mechanisms.names():
             raise ValueError(f"there is no mechanism or sweep {word!r}. Did you mean {near[0]!r}?") from None
@@ -54,43 +60,47 @@ def is_mechanism(word: str) -> bool:
     return False
 
 
-def entry_of(word: str) -> Mechanism:
-    """A mechanism from its name, its file, or package.module:Class. Raises ValueError for what is none."""
-    if ":" not in word:
-        if word.endswith(".py"):
-            plugins.name_them([word])
-            plugins.join()
-            word = os.path.basename(word).removesuffix(".py")  # noqa: PTH119 - a word, not a path that is opened
-        return found(word)
-    module, _, name = word.partition(":")
+def almost(word: str) -> str | None:
+    """How to write what is here under that name, where it is neither a mechanism nor a sweep; None for nothing."""
+    if Path(f"{word}.py").is_file():
+        return f"{word} is a Python file; write {word}.py."
+    if Path(word).is_dir():
+        return f"{word} is a folder; name a file in it."
+    reach_here()
+    if "." in word and word.replace(".", "").isidentifier() and plugins.place(word).is_file():
+        return f"{word} is a module; write {word}:Class."
+    return None
+
+
+def reach_here() -> None:
+    """Lets modules be found in the working directory, as `python -m` does."""
     if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds words
         sys.path.append(os.getcwd())  # noqa: PTH109
-    file = plugins.place(module)
-    stem = module.rpartition(".")[2]
-    if found(stem).module.__name__ == name if stem in mechanisms.names() else False:
-        return found(stem)
-    plugins.name_them([file])
-    plugins.join()
-    entry = found(file.stem)
-    if entry.module.__name__ != name:
-        raise ValueError(f"{module} registers the class {entry.module.__name__}; got {name!r}.")
+
+
+def entry_of(word: str) -> Mechanism:
+    """A mechanism from its name, file.py, file.py:Class or package.module:Class. Raises ValueError for what is none."""
+    place, colon, name = word.partition(":")
+    if colon and not (place and name.isidentifier()):
+        raise ValueError(f"a class is written file.py:Class or package.module:Class; got {word!r}.")
+    if not colon and not place.endswith(".py"):
+        return mechanisms.find(place)
+    reach_here()
+    file = Path(place) if place.endswith(".py") else plugins.place(place)
+    if file.absolute().parent != HOUSE:  # one of ours needs no invitation
+        plugins.name_them([file])
+        plugins.join()
+    entry = mechanisms.find(file.stem)
+    if name and entry.module.__name__ != name:
+        raise ValueError(f"{place} registers the class {entry.module.__name__}; got {name!r}.")
     return entry
-
-
-def found(name: str) -> Mechanism:
-    """A mechanism by its name. Raises ValueError too where its file ends the process instead of registering."""
-    try:
-        return mechanisms.find(name)
-    except SystemExit as error:
-        file = mechanisms.mechanisms.guests.get(name, f"mechanisms/{name}.py")
-        raise ValueError(f"{file} cannot be imported: it calls sys.exit({error.code!r}).") from error
 
 
 def card(entry: Mechanism, words: Sequence[str], *, as_json: bool) -> bool:
     """Prints the card, line by line; returns whether a line failed."""
     if why := entry.absence("cpu"):
         raise ValueError(why)
-    knobs = {name.removeprefix("mechanism."): value(written) for name, written in verbs.pairs(words)}
+    knobs = given(words)
     configure(entry.config, knobs, of=entry.name)
     subject, start = Subject(entry=entry, knobs=knobs), perf_counter()
     if not as_json:
@@ -101,8 +111,20 @@ def card(entry: Mechanism, words: Sequence[str], *, as_json: bool) -> bool:
     if as_json:
         click.echo(json.dumps(card_json(subject, lines) | {"seconds": seconds}, indent=1))
     else:
-        click.echo(f"{', '.join(f'{count} {word}' for word, count in counts(lines).items())}; {seconds:.0f} s.")
+        click.echo(ending(lines, seconds))
     return any(line.word == "fail" for line in lines)
+
+
+def given(words: Sequence[str]) -> dict[str, Any]:
+    """Knobs by name, from `--levels 2` or `--mechanism.levels=2`. Raises ValueError for one given twice, or a list."""
+    knobs: dict[str, Any] = {}
+    for name, written in ((name.removeprefix("mechanism."), written) for name, written in verbs.pairs(words)):
+        if name in knobs:
+            raise ValueError(f"--{name} is given twice; keep one.")
+        knobs[name] = plain(value(written))
+        if isinstance(knobs[name], list):
+            raise ValueError(f"--{name} takes one value here, for a card is of one choice; lists are for sweep files.")
+    return knobs
 
 
 def said(line: Line) -> None:

@@ -76,8 +76,8 @@ unproven = click.option("--unproven", is_flag=True, help="Run mechanisms that br
 def check(words: tuple[str, ...], plugin: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     """Does a mechanism keep its contract? Can every cell of a sweep be built? Nothing is trained.
 
-    WHAT is a mechanism, by name, file.py or package.module:Class, and knobs follow as in `attnbench check mano --levels
-    2`; or a sweep file, whose cells are built on the meta device, counted and estimated.
+    WHAT is a mechanism, by name, file.py, file.py:Class or package.module:Class, and knobs follow as in `attnbench
+    check mano --levels 2`; or a sweep file, whose cells are built on the meta device, counted and estimated.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that measures memory writes to standard error
     from attnbench import checking, plugins
@@ -132,11 +132,15 @@ def status(file: str, results: Path | None, data_dir: Path | None, quiet: bool, 
 @click.argument("file")
 @common
 @click.option("--mixed", is_flag=True, help="Put rows of different code or data side by side.")
-def report(file: str, results: Path | None, data_dir: Path | None, quiet: bool, mixed: bool) -> None:
+@plugged
+def report(
+    file: str, plugin: tuple[Path, ...], results: Path | None, data_dir: Path | None, quiet: bool, mixed: bool
+) -> None:
     """Rows of a sweep to tables and figures, again, in seconds."""
     del data_dir
-    from attnbench import reading
+    from attnbench import plugins, reading
 
+    plugins.name_them(plugin)
     reading.report(sweep_name(file), paths.results(results), quiet=quiet, mixed=mixed)
 
 
@@ -172,6 +176,7 @@ def list_(kind: str, as_json: bool, plugin: tuple[Path, ...]) -> None:
 
     plugins.name_them(plugin)
     entries = catalogue.sweeps() if kind == "sweeps" else catalogue.catalogue()[kind]
+    plugins.refuse_broken(entries, plugin)
     click.echo(json.dumps(entries, indent=1) if as_json else reading.shelf(entries))
 
 

@@ -4,10 +4,12 @@ For every mechanism of the cells that are to run, with its default knobs and wit
 setting. What was found is kept in the user's cache under a hash of everything that it rests on.
 """
 
+import ast
 import hashlib
+import importlib.util
 import json
 import os
-import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,13 +21,14 @@ from attnbench import oracles, paths
 from attnbench.catalogue import keep
 from attnbench.contract.card import CHECKS, drawn
 from attnbench.contract.slots import Subject
-from attnbench.host import UNPROVEN
+from attnbench.host import UNPROVEN, version
 from attnbench.models._stages import each
 from attnbench.sweep import Planned, setting_of
-from mechanisms import Mechanism
+from mechanisms import Mechanism, mechanisms
 
 CONTRACT = Path(__file__).parent / "contract"
 HOUSE = Path(__file__).parent.parent / "mechanisms"
+OURS = ("mechanisms", "tasks", "attnbench")
 
 
 class Claim(NamedTuple):
@@ -67,8 +70,15 @@ def refuse_unproven(cells: Iterable[Planned], say: Callable[[str], None], *, any
 
 
 def refusal(claim: Claim, red: str) -> str:
-    way = f"`attnbench check {claim.entry.name}` tells more, --unproven runs it nevertheless"
+    way = f"`{command(claim)}` tells more, --unproven runs it nevertheless"
     return f"{claim.label} breaks its contract, so nothing runs: {red}; {way}."
+
+
+def command(claim: Claim) -> str:
+    """What to type for the whole card: a plugin by its file, and the knobs with which it failed."""
+    name = claim.entry.name
+    knobs = [f"--{knob}={json.dumps(value)}" for knob, value in claim.knobs.items()]
+    return shlex.join(["attnbench", "check", str(mechanisms.guests.get(name, name)), *knobs])
 
 
 def claims(cells: Iterable[Planned]) -> list[Claim]:
@@ -122,32 +132,79 @@ def declined(claim: Claim) -> str | None:
 
 
 def key(claim: Claim) -> str:
-    """Hash of the claim and of every file that its proof rests on."""
-    digest = hashlib.sha256(json.dumps([claim.setting, dict(claim.knobs), torch.__version__], sort_keys=True).encode())
-    for file in sorted(rests_on(claim.entry)):
+    """Hash of the claim, and of every file and every version of a library that its proof rests on."""
+    files, libraries = rests_on(claim.entry)
+    about = [claim.setting, dict(claim.knobs), torch.__version__, {name: version(name) for name in sorted(libraries)}]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
-def rests_on(entry: Mechanism) -> set[Path]:
-    """Its own file and those of mechanisms that it is built from, their plumbing, slow forms, the checks."""
+def rests_on(entry: Mechanism) -> tuple[set[Path], set[str]]:
+    """Its own file and those of modules that it is built from, their plumbing, slow forms, checks; and libraries."""
     slow = [Path(folder) for folder in oracles.__path__]
     files = {file for folder in (HOUSE, *slow) for file in folder.glob("_*.py")} | set(CONTRACT.glob("*.py"))
     for name in filter(None, (entry.name, entry.reference)):
         files |= {file for file in (folder / f"{name}.py" for folder in slow) if file.is_file()}
-    return files | sources(own_file(entry))
+    module = entry.module.__module__
+    found, libraries = sources(module, Path(str(sys.modules[module].__file__)))
+    return files | found, libraries
 
 
-def own_file(entry: Mechanism) -> Path:
-    return Path(str(sys.modules[entry.module.__module__].__file__))
+def sources(module: str, file: Path) -> tuple[set[Path], set[str]]:
+    """A module's file and all that it imports, and these import; and the installed libraries among them, by name.
 
-
-def sources(file: Path) -> set[Path]:
-    """A file and all files of mechanisms that it imports, and these import."""
-    found, left = set(), [file]
+    A library counts by its version, but the package that brings the module itself counts file by file.
+    """
+    found, libraries, left, package = set(), set(), [(module, file)], package_of(file)
     while left:
-        found.add(one := left.pop())
-        names = re.findall(r"mechanisms\.(\w+)", one.read_text())
-        named = {HOUSE / f"{name}.py" for name in names}
-        left += [other for other in named if other.is_file() and other not in found]
-    return found
+        module, file = left.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for name in imports(module, file):
+            top = name.partition(".")[0]
+            if top in sys.stdlib_module_names or top in libraries:
+                continue
+            start = whereabouts(top)
+            if start and installed(start) and top not in OURS and not (package and start.is_relative_to(package)):
+                libraries.add(top)
+            elif other := whereabouts(name):
+                left.append((name, other))
+    return found, libraries
+
+
+def imports(module: str, file: Path) -> list[str]:
+    """Full names of what a file may import, anywhere in it; of `from a import b`, a and a.b."""
+    if file.suffix != ".py":
+        return []
+    around, found = module if file.name == "__init__.py" else module.rpartition(".")[0], []
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            near = node.level and not around  # outside a package, which its import tells
+            base = "" if near else importlib.util.resolve_name("." * node.level + (node.module or ""), around)
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    steps = (name.split(".") for name in found if name)
+    return sorted({".".join(parts[:end]) for parts in steps for end in range(1, len(parts) + 1)})
+
+
+def whereabouts(name: str) -> Path | None:
+    """The file of a module; None for what is no module, or has no file."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except Exception:  # no module, or one whose package cannot be imported: nothing can rest on it
+        return None
+    return Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
+
+
+def installed(file: Path) -> bool:
+    return bool({"site-packages", "dist-packages"} & set(file.parts))
+
+
+def package_of(file: Path) -> Path | None:
+    """The outermost folder of the package in which a file lies; None for a file by itself."""
+    folders = [folder for folder in file.parents if (folder / "__init__.py").is_file()]
+    return folders[-1] if folders else None

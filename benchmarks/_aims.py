@@ -59,6 +59,8 @@ def held(rows: pd.DataFrame, aim: Aim, gradients: bool) -> dict[str, Any] | None
     for tokens in sorted(own.tokens.unique()):
         here: list[Any] = list(picked(own, tokens=tokens).itertuples())
         case = {row.label: row for row in here}
+        if not {aim.label, aim.base} <= case.keys():
+            continue
         mine, other = case[aim.label], case[aim.base]
         if mine.status != "ok" and other.status == "ok":
             told.append(f"{mine.status} at {tokens:,}")

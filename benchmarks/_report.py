@@ -151,5 +151,6 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
                 xlabel="tokens", ylabel="ms a pass", title=f"{group.removeprefix('catalogue ')}: {PASSES[gradients]}"
             )
             panel.set_xscale("log", base=2)
-        line[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+        lines = {drawn.get_label(): drawn for panel in line for drawn in panel.get_lines()}
+        line[1].legend(lines.values(), lines, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
     figure.savefig(folder / "time.png", dpi=130)

@@ -19,7 +19,12 @@ from mechanisms._windows import attend_cut
 
 
 class Layout(Protocol):
-    """Tokens [B, *grid, C] into an order and back; sampling and attention in windows within that order."""
+    """Tokens [B, *grid, C] into an order and back; sampling and attention in windows within that order.
+
+    flat: tokens lie on one axis, window after window, so that those of several levels can follow one another.
+    """
+
+    flat: bool
 
     def into(self, x: Tokens) -> Tensor: ...
     def back(self, y: Tensor) -> Tokens: ...
@@ -43,6 +48,8 @@ def layout(shape: tuple[int, ...], windows: Windows, *, levels: int, rate: int) 
 class RowByRow:
     """Tokens stay [B, *grid, C]."""
 
+    flat = False
+
     def __init__(self, windows: Windows):
         self.windows = windows
 
@@ -61,6 +68,8 @@ class RowByRow:
 
 class Nested:
     """Tokens become [B, N, C], cell by cell. Cells have these sides, 1 the first, each a multiple of the one before."""
+
+    flat = True
 
     def __init__(self, shape: tuple[int, ...], sides: list[int], window: int, rate: int):
         self.window, self.rate, self.axes = window ** len(shape), rate ** len(shape), "xy"[: len(shape)]

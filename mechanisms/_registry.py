@@ -4,6 +4,7 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
@@ -11,7 +12,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, get_args
 
 from torch import nn
 
-from mechanisms._knobs import Knobs, configure, known
+from mechanisms._knobs import KnobError, Knobs, configure, known
 from mechanisms._site import Setting, Site
 
 Entry = TypeVar("Entry")
@@ -24,17 +25,18 @@ Build = Callable[[Site], nn.Module]
 class Registry(Generic[Entry]):
     """The entries of one package, and guests from elsewhere.
 
-    Files that start with an underscore, and folders, are not entries.
+    Files that start with an underscore, and folders, are not entries. broken: why a guest cannot be taken, by its name.
     """
 
     def __init__(self, package: str):
         self.package = package
         self.entries: dict[str, Entry] = {}
         self.guests: dict[str, Path] = {}
+        self.broken: dict[str, str] = {}
 
     def names(self) -> list[str]:
         """Every entry's name, in order, without importing any of them."""
-        return sorted({*self.own(), *self.guests})
+        return sorted({*self.own(), *self.guests, *self.broken})
 
     def own(self) -> list[str]:
         """Names of the package's own files."""
@@ -66,6 +68,8 @@ class Registry(Generic[Entry]):
         Raises ValueError of one sentence for an unknown name, and for a file that cannot be imported, registers
         nothing or registers another name than its own.
         """
+        if why := self.broken.get(name):
+            raise EntryError(why)
         if name not in self.entries:
             known(self.package.rpartition(".")[2].removesuffix("s"), name, self.names(), of="attnbench")
             self.load(name)
@@ -77,19 +81,24 @@ class Registry(Generic[Entry]):
         file = str(guest or path(module))
         try:
             importlib.import_module(module) if guest is None else imported(module, guest)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.entries.pop(name, None)
-            if isinstance(error, EntryError):
+            if not isinstance(error, EntryError):
+                raise EntryError(f"{file} cannot be imported: {reason(error, file)}.") from error
+            if str(error).startswith(file):
                 raise
-            raise EntryError(f"{file} cannot be imported: {reason(error, file)}.") from error
+            raise EntryError(f"{file}{line(error, file)}: {error}") from error
         if name not in self.entries:
             raise EntryError(f"{file} registers nothing; a class under @register({name!r}, ...) is its entry.")
 
     def add(self, name: str, entry: Entry, module: str) -> None:
         """Declares an entry. Raises EntryError unless its name is its file's."""
         stem = module.rpartition(".")[2]
+        file = self.guests.get(stem, path(module))
+        if stem in self.entries and stem != name:
+            raise EntryError(f"{file} registers both {stem!r} and {name!r}; one file holds one mechanism.")
         if stem not in (name, "__main__"):
-            raise EntryError(f"{self.guests.get(stem, path(module))} registers {name!r}; name the file after it.")
+            raise EntryError(f"{file} registers {name!r}; name the file after it.")
         self.entries[name] = entry
 
 
@@ -98,13 +107,17 @@ class EntryError(ValueError):
 
 
 def imported(module: str, file: Path) -> None:
-    """Runs a file from elsewhere as a module of the package, as if it lay there; one that fails leaves no module."""
+    """Runs a file from elsewhere as a module of the package, as if it lay there; one that fails leaves no module.
+
+    What it prints goes to standard error: programs read the other.
+    """
     spec = importlib.util.spec_from_file_location(module, file)
     assert spec is not None
     assert spec.loader is not None
     sys.modules[module] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(sys.modules[module])
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(sys.modules[module])
     except BaseException:
         del sys.modules[module]
         raise
@@ -115,7 +128,7 @@ def path(module: str) -> str:
     return f"{module.replace('.', '/')}.py"
 
 
-def reason(error: Exception, file: str) -> str:
+def reason(error: BaseException, file: str) -> str:
     """Why an import failed, on one line without a full stop: what was raised and, if known, on which line of the file.
 
     Missing packages and wrong syntax say enough without the name of their exception.
@@ -123,9 +136,17 @@ def reason(error: Exception, file: str) -> str:
     message = str(error).strip().partition("\n")[0].rstrip(".")
     if isinstance(error, SyntaxError):
         return message.replace(f"({Path(file).name}, line", "(line")
-    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename).match(file)]
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({error.code!r})"
     kind = "" if isinstance(error, ImportError) else type(error).__name__
-    return (": ".join(filter(None, (kind, message))) or "ImportError") + (f" (line {lines[-1]})" if lines else "")
+    where = line(error, file).removeprefix(", ")
+    return (": ".join(filter(None, (kind, message))) or "ImportError") + (f" ({where})" if where else "")
+
+
+def line(error: BaseException, file: str) -> str:
+    """The last line of the file that an error came through, as `, line 3`; nothing where it came through none."""
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename).match(file)]
+    return f", line {lines[-1]}" if lines else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +196,8 @@ class Mechanism:
         if device not in self.devices:
             return f"{self.name} runs on {' and '.join(self.devices)} only; got {device}."
         if self.needs and importlib.util.find_spec(self.needs) is None:
-            return f"{self.name} needs the package {self.needs}: pip install 'attnbench[{self.needs}]' brings it."
+            brings = f": pip install 'attnbench[{self.needs}]' brings it"  # where the extra is ours
+            return f"{self.name} needs the package {self.needs}{'' if self.name in mechanisms.guests else brings}."
         return None
 
 
@@ -227,6 +249,7 @@ def refuse_wrong_words(name: str, config: Any, **words: Any) -> None:
         raise EntryError(f"mechanism {name}: its Config should be a class of mechanisms.Knobs; got {config!r}.")
     if needed := [knob for knob, field in config.model_fields.items() if field.is_required()]:
         raise EntryError(f"mechanism {name}: every knob needs a default; {', '.join(needed)} has none.")
+    refuse_wrong_defaults(name, config)
     for word, several, choices in (
         ("fits", True, get_args(Setting)),
         ("order", False, get_args(Order)),
@@ -243,6 +266,19 @@ def refuse_wrong_words(name: str, config: Any, **words: Any) -> None:
             raise EntryError(f"mechanism {name}: {word} is {kind} {', '.join(map(repr, choices))}; got {given!r}.")
     if not isinstance(words.get("version", 1), int):
         raise EntryError(f"mechanism {name}: version is a whole number; got {words['version']!r}.")
+
+
+def refuse_wrong_defaults(name: str, config: type[Knobs]) -> None:
+    """Raises EntryError for defaults that nobody could write, or that the knobs' own types and rules refuse."""
+    try:
+        defaults = dict(config())
+        configure(config, defaults, of=name)
+    except ValueError as error:
+        why = str(error).rstrip(".") if isinstance(error, KnobError) else "they contradict each other"
+        raise EntryError(f"mechanism {name}: its defaults are refused by its own Config: {why}.") from error
+    for knob, value in defaults.items():
+        if not isinstance(value, bool | int | float | str | None):
+            raise EntryError(f"mechanism {name}: a knob is a number, a word or a switch; {knob} = {value!r} is none.")
 
 
 def usable(device: str) -> list[str]:

@@ -104,14 +104,15 @@ def made_softmaxes(qkv: Tensor, window: list[int], stride: list[int]) -> Tensor:
 
 
 def stretches(grids: list[Tensor], window: list[int], stride: list[int]) -> Iterator[list[Tensor]]:
-    """Views of every grid's windows [rows, columns, *window, ...], as many rows as stay in the cache."""
+    """Views of every grid's windows [samples, rows, columns, *window, ...], as many as stay in the cache."""
     for cut in sets(grids[0].shape[1:3], window, stride):
         views = [windowed(grid, window, cut) for grid in grids]
         batch, rows, columns = views[0].shape[:3]
         channels = grids[0].shape[-2] * grids[0].shape[-1]
         size = max(1, AT_ONCE // (columns * window[0] * window[1] * channels))
-        for sample, start in product(range(batch), range(0, rows, size)):
-            yield [view[sample, start : start + size] for view in views]
+        samples = max(1, size // rows)
+        for sample, start in product(range(0, batch, samples), range(0, rows, size)):
+            yield [view[sample : sample + samples, start : start + size] for view in views]
 
 
 def sets(sides: Any, window: list[int], stride: list[int]) -> Iterator[Cut]:

@@ -1,6 +1,6 @@
 """Softmax attention inside the windows of a grid, side by side or overlapping, from projected tokens."""
 
-from math import log, sqrt
+from math import log, prod, sqrt
 
 import torch
 from einops import rearrange
@@ -9,11 +9,13 @@ from torch.nn import functional as F
 
 from mechanisms._precise import least
 from mechanisms._window_kernel import attend_windows
+from mechanisms._window_offsets import attend_offsets
 from mechanisms._window_overlap import attend_overlapping
 
 HOTTEST = log(100)  # largest logarithm of Swin V2's factor on cosines
 CALL = 2**15  # windows in one call of fused attention: kernels on CUDA take fewer than 65,536 in a batch
 MOST = 64  # tokens in a window up to which a CPU takes many windows at once
+BY_OFFSET = 9  # tokens in a window up to which it goes offset by offset, where windows begin at every token
 
 
 def attend_cut(
@@ -81,15 +83,24 @@ def overlapping(qkv: Tensor, *, heads: int, window: tuple[int, ...], stride: tup
     if len(window) == 1:
         grid = qkv.unsqueeze(1)
         return overlapping(grid, heads=heads, window=(1, *window), stride=(1, *stride)).squeeze(1)
-    if at_once(qkv, window[0] * window[1]):
+    if at_once(qkv, prod(window)):
         qkv = qkv.unflatten(-1, (3, heads, -1))
-        y = attend_overlapping(qkv, list(window), list(stride), qkv.shape[-1] ** -0.5)[0].flatten(3)
-        return y / times(qkv, window, stride).unsqueeze(-1)
+        scale = qkv.shape[-1] ** -0.5
+        if everywhere(stride) and prod(window) <= BY_OFFSET:
+            y, _ = attend_offsets(qkv, list(window), scale)
+        else:
+            y, _ = attend_overlapping(qkv, list(window), list(stride), scale)
+        return y.flatten(3) / times(qkv, window, stride).unsqueeze(-1)
     cut = qkv.unfold(1, window[0], stride[0]).unfold(2, window[1], stride[1])
     y = attend_cut(rearrange(cut, "b i j c m n -> (b i j) (m n) c"), heads=heads)
     columns = rearrange(y, "(b p) m c -> b (c m) p", b=len(qkv))
     y = F.fold(columns, output_size=qkv.shape[1:3], kernel_size=window, stride=stride).movedim(1, -1)
     return y / times(qkv, window, stride).unsqueeze(-1)
+
+
+def everywhere(stride: tuple[int, ...]) -> bool:
+    """Whether a window begins at every token."""
+    return all(step == 1 for step in stride)
 
 
 def times(grid: Tensor, window: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:

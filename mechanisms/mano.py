@@ -32,6 +32,8 @@ from mechanisms._project import project
 from mechanisms._registry import Reach, register
 from mechanisms._site import Site, Tokens
 
+SMALL = 2**18  # numbers in the finest level up to which all levels go together
+
 
 class Config(Windows):
     heads: PositiveInt = 4
@@ -112,6 +114,7 @@ class Mano(nn.Module):
         self.merge = Merge(config.heads, axes, config.rate) if merged else None
         plain = merged or config.position == "swin_v2"
         self.layout = RowByRow(config) if plain else layout(site.shape, config, levels=config.levels, rate=config.rate)
+        self.shared = config.position == "plain" and config.attention == "shared"
 
     def forward(self, x: Tokens) -> Tokens:
         grids = [self.layout.into(x)]
@@ -121,19 +124,28 @@ class Mano(nn.Module):
         return self.layout.back(y)
 
     def summed(self, grids: list[Tensor]) -> Tensor:
-        """From the coarsest level up: attend, and add what comes from below."""
-        y = self.attend(grids[-1], self.levels - 1)
+        """From the coarsest level up: what it attends to, and what comes from below."""
+        *finer, y = self.attended(grids)
         for m in reversed(range(self.levels - 1)):
             raised = self.layout.resample(at(self.up, m), y)
-            y = self.attend(grids[m], m) + (raised / (self.levels - 1 - m) if self.published else raised)
+            y = finer[m] + (raised / (self.levels - 1 - m) if self.published else raised)
         return y
 
-    def attend(self, x: Tensor, level: int) -> Tensor:
-        if self.cosine is None:
-            y = at(self.out, level)(self.layout.attend(self.projected(x, level), heads=self.heads))
+    def attended(self, grids: list[Tensor]) -> list[Tensor]:
+        """Every level's own answer. Levels with the same weights in the same layout go together, the finest alone where
+        it is large: the others are at most as many tokens, so that copying them costs little."""
+        first = 0 if grids[0].numel() <= SMALL else 1
+        if self.shared and self.layout.flat and len(grids) > first + 1:
+            y = self.attend(torch.cat(grids[first:], 1), first).split([grid.shape[1] for grid in grids[first:]], 1)
+            found = [*(self.attend(grid, 0) for grid in grids[:first]), *y]
         else:
-            y = attend_whole(at(self.cosine, level), x, self.windows)
-        return y if self.gate is None else self.gate[level] * y
+            found = [self.attend(grid, m) for m, grid in enumerate(grids)]
+        return found if self.gate is None else [gate * y for gate, y in zip(self.gate, found, strict=True)]
+
+    def attend(self, x: Tensor, level: int) -> Tensor:
+        if self.cosine is not None:
+            return attend_whole(at(self.cosine, level), x, self.windows)
+        return at(self.out, level)(self.layout.attend(self.projected(x, level), heads=self.heads))
 
     def merged(self, grids: list[Tensor], merge: Merge) -> Tensor:
         """From the coarsest level up: the weighted mean of a level's answer and what comes from below."""

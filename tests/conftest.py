@@ -10,6 +10,13 @@ import pytest
 from tests.slurm_cluster import Cluster, missing
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, those on SLURM go to one of them: there is one cluster."""
+    for item in items:
+        if "slurm" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+
+
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Cluster]:
     """Two nodes on loopback; skips where they cannot be started, or fails where SLURM is required."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mechanisms import _window_kernel as kernel
+from mechanisms import _window_offsets as offsets
 from mechanisms import _window_overlap as overlap
 from tests.exact import drawn, same
 
@@ -24,6 +25,15 @@ OVERLAPS = [  # window, stride and grid; windows leave tokens of the last grid o
     ((1, 3), (1, 2), (3, 7)),
     ((3, 3), (2, 1), (6, 5)),
 ]
+EVERYWHERE = [
+    ((2, 2), (5, 7)),
+    ((2, 2), (2, 3)),
+    ((3, 3), (3, 3)),
+    ((1, 3), (2, 7)),
+    ((3, 2), (6, 5)),
+    ((1, 1), (2, 3)),
+]
+BY_OFFSET = pytest.mark.parametrize(("window", "shape"), EVERYWHERE, ids=str)  # windows that begin at every token
 OVERLAP = pytest.mark.parametrize(("window", "stride", "shape"), OVERLAPS, ids=str)
 COVERING = pytest.mark.parametrize(("window", "stride", "shape"), OVERLAPS[:-1], ids=str)
 Sides = tuple[int, ...]
@@ -33,6 +43,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     """Sets how many numbers of queries go at once."""
     monkeypatch.setattr(kernel, "AT_ONCE", numbers)
     monkeypatch.setattr(overlap, "AT_ONCE", numbers)
+    monkeypatch.setattr(offsets, "AT_ONCE", numbers)
 
 
 def dense(qkv: Tensor, bias: Tensor | None = None, mask: Tensor | None = None, *, scale: float = 0.8) -> Tensor:
@@ -67,6 +78,10 @@ def one_by_one(qkv: Tensor, window: Sides, stride: Sides, scale: float = 0.8) ->
 
 def attend_overlapping(qkv: Tensor, window: Sides, stride: Sides, scale: float = 0.8) -> Tensor:
     return overlap.attend_overlapping(qkv, list(window), list(stride), scale)[0]
+
+
+def attend_offsets(qkv: Tensor, window: Sides, scale: float = 0.8) -> Tensor:
+    return offsets.attend_offsets(qkv, list(window), scale)[0]
 
 
 def walls(period: int | None, tokens: int) -> Tensor | None:

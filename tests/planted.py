@@ -83,6 +83,16 @@ LATE = (
 )
 
 
+def leak(where: str) -> str:
+    """Every token sees a little of the next one, there."""
+    return f"        y = y + 1e-3 * y.roll(-1, 1) {where}\n" + LAST
+
+
+def hooked(made: str, instead: str) -> str:
+    """Something made with the module, and something else as its output."""
+    return f"        {made}\n        self.register_forward_hook(lambda self, came, y: {instead})\n" + BUILT
+
+
 def odd(instead: str) -> str:
     """Something else at one awkward number of tokens."""
     return f"        y = {instead} if y.shape[1] == 97 else y\n" + LAST
@@ -183,6 +193,90 @@ FAULTS: dict[str, tuple[str, str, set[str]]] = {
         {"meta device"},
     ),
     "overflow": ("softmax(-1)", "exp()\n        weights = weights / weights.sum(-1, keepdim=True)", {"large inputs"}),
+}
+FAULTS |= {
+    "a leak behind a gate that starts at zero": (
+        BUILT,
+        hooked("self.gate = nn.Parameter(torch.zeros(site.channels))", "y + self.gate * y.roll(-1, 1)"),
+        {"causality", "reach"},
+    ),
+    "a leak behind a gate that opens on one side": (
+        BUILT,
+        hooked("self.gate = nn.Parameter(torch.zeros(()))", "y + self.gate.relu() * y.roll(-1, 1)"),
+        {"causality", "reach"},
+    ),
+    "a leak across the batch behind a gate that starts at zero": (
+        BUILT,
+        hooked("self.gate = nn.Parameter(torch.zeros(()))", "y + self.gate * y.nanmean(0)"),
+        {"batch"},
+    ),
+    "a leak at sizes that a chunk does not divide": (LAST, leak("if y.shape[1] % 64 else y"), {"causality", "reach"}),
+    "a leak at sizes that a chunk divides": (LAST, leak("if y.shape[1] % 64 == 0 else y"), {"causality"}),
+    "a leak in an odd block": (BUILT, LATE.format("block").replace("== 2", "== 1"), {"causality", "reach"}),
+    "a leak through the largest number": (
+        LAST,
+        "        y = y / y.abs().amax(1, keepdim=True)\n" + LAST,
+        {"causality", "reach"},
+    ),
+    "a leak through statistics of the batch": (
+        LAST,
+        "        y = (y - y.mean((0, 1))) / (1 + y.std((0, 1)))\n" + LAST,
+        {"batch", "causality"},
+    ),
+    "a window that runs on across the batch": (
+        LAST,
+        "        y = y + 1e-3 * y.flatten(0, 1).roll(1, 0).view_as(y)\n" + LAST,
+        {"batch"},
+    ),
+    "a leak across the batch that steps over NaN": (LAST, "        y = y + 1e-6 * y.nanmean(0)\n" + LAST, {"batch"}),
+    "a batch of even size": (LAST, "        y = y if len(y) % 2 else 1.001 * y\n" + LAST, {"batch"}),
+    "an input changed where no gradient is asked for": (
+        "place = torch.arange",
+        "x.data.add_(0 if torch.is_grad_enabled() else 1e-3)\n        place = torch.arange",
+        {"input untouched"},
+    ),
+    "other numbers where no gradient is asked for": (
+        LAST,
+        "        y = y if torch.is_grad_enabled() else 1.01 * y\n" + LAST,
+        {"training"},
+    ),
+    "a build that seeds everyone": (BUILT, "        torch.manual_seed(0)\n" + BUILT, {"same twice"}),
+    "chance of numpy": (
+        LAST,
+        "        y = y + 1e-3 * __import__('numpy').random.rand()\n" + LAST,
+        {"same twice"},
+    ),
+    "state kept by the class": (
+        BUILT,
+        hooked(
+            "self.start = getattr(Mine, 'mean', 0.0)", "(setattr(Mine, 'mean', y.mean()), y + self.start)[1].detach()"
+        ),
+        {"no trace"},
+    ),
+    "float32 under bfloat16": (BUILT, hooked("pass", "y * torch.ones(y.shape[-1])"), {"dtypes"}),
+    "one layout of memory": (LAST, "        x.view(-1, x.shape[-1])\n" + LAST, {"layout"}),
+    "types that do not meet under autocast": (LAST, "        y = y.index_add(1, place, 0 * x)\n" + LAST, {"autocast"}),
+    "weights that are not saved": (
+        BUILT,
+        hooked("self.slope = torch.randn(site.channels)", "y * self.slope"),
+        {"saved weights"},
+    ),
+    "a division by the length of a token": (
+        "rearrange(p(x)",
+        "rearrange(p(x / x.norm(dim=-1, keepdim=True))",
+        {"plain inputs"},
+    ),
+    "a root whose slope at zero is infinite": (
+        "rearrange(p(x)",
+        "rearrange(p(x * x.square().sum(-1, keepdim=True).sqrt())",
+        {"plain inputs"},
+    ),
+    "a gradient that overflows": (
+        LAST,
+        "        y = torch.where(y.abs() > 9, y, y + 1e-3 * y.square().exp().log())\n" + LAST,
+        {"large inputs"},
+    ),
+    "a wrong number in a later stage": (BUILT, LATE.format("stage").replace("y.roll(-1, 1)", "y"), {"slow form"}),
 }
 
 

@@ -15,6 +15,7 @@ from mechanisms._levels import DOWN, UP, Windows, resample
 from mechanisms._project import project
 from mechanisms._reorder import reorder
 from mechanisms._site import Site
+from mechanisms.mano import SMALL
 from tasks import Port
 from tests.exact import CHANNELS, build, drawn, same
 
@@ -175,8 +176,10 @@ MANO: list[tuple[Shape, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize("small", [0, SMALL], ids=["coarse levels together", "all levels together"])
 @pytest.mark.parametrize(("shape", "knobs"), MANO, ids=str)
-def test_multipole_attention_is_the_same_nested_and_row_by_row(shape, knobs):
+def test_multipole_attention_is_the_same_nested_and_row_by_row(monkeypatch, shape, knobs, small):
+    monkeypatch.setattr("mechanisms.mano.SMALL", small)
     mano = build("mano", Site(channels=CHANNELS, shape=shape), **knobs)
     assert isinstance(mano.layout, Nested)
     x = drawn(2, *shape, CHANNELS)

@@ -1,6 +1,8 @@
 """A sweep starts no cell of a mechanism that breaks its contract, unless it is told to, and then every row says so."""
 
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 import mechanisms
-from attnbench import contract, host, launch, proofs
+from attnbench import checking, contract, host, launch, proofs
 from attnbench.check import check
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.store import Store
@@ -68,9 +70,59 @@ def test_a_correct_mechanism_is_proved_once(tmp_path, monkeypatch):
 
 
 def test_a_proof_rests_on_the_mechanism_its_plumbing_its_slow_form_and_the_checks():
-    files = {f"{file.parent.name}/{file.name}" for file in proofs.rests_on(find("mano"))}
+    files = {f"{file.parent.name}/{file.name}" for file in proofs.rests_on(find("mano"))[0]}
     assert {"mechanisms/mano.py", "mechanisms/_registry.py", "oracles/mano.py", "contract/leaks.py"} <= files
     assert not files & {"mechanisms/linear.py", "oracles/linear.py"}
+    assert {"torch", "einops"} <= proofs.rests_on(find("mano"))[1]
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        ({"helper_of_mine.py": "FACTOR = 1.0\n"}, "import helper_of_mine"),
+        ({"helper_of_mine.py": "FACTOR = 1.0\n"}, "def late():\n    from helper_of_mine import FACTOR"),
+        ({"pack_of_mine/__init__.py": "", "pack_of_mine/deep.py": "X = 1\n"}, "from pack_of_mine import deep"),
+        (
+            {"pack_of_mine/__init__.py": "from .deep import X\n", "pack_of_mine/deep.py": "X = 1\n"},
+            "import pack_of_mine as other",
+        ),
+    ],
+)
+def test_a_proof_ends_when_a_file_that_the_plugin_imports_changes(files, line, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    try:
+        with planted(tmp_path, HONEST + f"\n\n{line}\n") as entry:
+            claim = Claim(entry, {}, "causal")
+            assert (first := proofs.key(claim)) == proofs.key(claim)
+            last = tmp_path / list(files)[-1]
+            last.write_text(f"{last.read_text()}# changed\n")
+            assert proofs.key(claim) != first
+            assert "torch" in proofs.rests_on(entry)[1]
+            assert all(
+                file.is_relative_to(tmp_path) or not proofs.installed(file) for file in proofs.rests_on(entry)[0]
+            )
+    finally:
+        for module in [module for module in sys.modules if "_of_mine" in module]:
+            del sys.modules[module]
+
+
+def test_a_proof_ends_when_a_library_has_another_version(monkeypatch):
+    before = proofs.key(claim := Claim(find("full"), {}, "grid"))
+    monkeypatch.setattr(proofs, "version", lambda library: f"1.0 of {library}")
+    assert proofs.key(claim) != before
+
+
+def test_a_refusal_names_a_command_that_works_as_it_is_printed(wrong):
+    claim = Claim(wrong, {"window": 5}, "grid")
+    told = proofs.refusal(claim, "red").partition("`")[2].partition("`")[0]
+    verb, *words = shlex.split(told)[1:]
+    assert (verb, words[0]) == ("check", str(mechanisms.mechanisms.guests["mine"]))
+    assert checking.given(words[1:]) == claim.knobs
+    assert checking.entry_of(words[0]) is wrong
+    assert proofs.command(Claim(find("mano"), {"levels": 2}, "grid")) == "attnbench check mano --levels=2"
 
 
 def test_a_mechanism_is_proved_with_its_defaults_and_with_the_knobs_of_its_cells():

@@ -76,6 +76,7 @@ CHECKS = (
     Check("dtypes", shapes.dtypes, Subject.base),
     Check("autocast", shapes.autocast, Subject.each),
     Check("large inputs", shapes.large, Subject.each),
+    Check("plain inputs", shapes.plain, Subject.each),
     Check("sizes", shapes.sizes, Subject.usual),
     Check("choices", shapes.choices, Subject.usual),
     Check("meta device", shapes.meta, Subject.each),
@@ -88,6 +89,7 @@ CHECKS = (
     Check("distance to full", distance.distance, Subject.usual),
 )
 COMPILE, FIRST = "torch.compile", "not looked at, for the line of its shape is red"
+UNCOMPARED = "its numbers were compared with nothing: no slow form"
 LAST = Check("time growth", growth.time, Subject.usual)  # when nothing else is at work
 
 
@@ -154,11 +156,23 @@ def counts(lines: Iterable[Line]) -> dict[str, int]:
     return {word: words.count(word) for word in ("pass", "fail", "fact", "not applicable") if word in words}
 
 
+def compared(lines: Iterable[Line]) -> bool:
+    """Whether the numbers were held to a slow form."""
+    return any(line.name == "slow form" and line.word in ("pass", "fail") for line in lines)
+
+
+def ending(lines: Sequence[Line], seconds: float) -> str:
+    """The last line of a card: how many of each word, and whether anything says that its numbers are right."""
+    words = ", ".join(f"{count} {word}" for word, count in counts(lines).items())
+    return f"{words}; {seconds:.0f} s." if compared(lines) else f"{words}; {UNCOMPARED}; {seconds:.0f} s."
+
+
 def as_json(subject: Subject, lines: Sequence[Line]) -> dict[str, Any]:
     knobs = subject.entry.config(**subject.knobs).model_dump()
     return {
         "name": subject.entry.name,
         "knobs": knobs,
         "counts": counts(lines),
+        "compared": compared(lines),
         "lines": [asdict(one) for one in lines],
     }

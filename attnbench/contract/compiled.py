@@ -73,7 +73,7 @@ def absence() -> str:
 
 def compiled(slot: Slot) -> Finding:
     """The output of compiled code; and its gradient as traced, without the minute that compiling it can take."""
-    module, x = slot.build(), slot.tokens().requires_grad_()
+    module, x = slot.perturbed(), slot.tokens().requires_grad_()
     plain = module(x)
     (wanted,) = torch.autograd.grad(plain.square().sum(), x)
     start = perf_counter()

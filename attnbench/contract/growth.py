@@ -7,7 +7,7 @@ one: at small sizes caches and constant costs bend every curve.
 
 from collections.abc import Callable, Sequence
 from math import isqrt, log2
-from time import get_clock_info, perf_counter, process_time
+from time import get_clock_info, perf_counter, thread_time
 
 import numpy as np
 import torch
@@ -34,8 +34,11 @@ FINE_S = 1e-4  # a clock of computing time coarser than this tells nothing of on
 
 
 def clock() -> float:
-    """Seconds that this process computed, whatever else is at work here; of the wall where that clock is coarse."""
-    return process_time() if get_clock_info("process_time").resolution < FINE_S else perf_counter()
+    """Seconds that this thread computed, whatever else is at work here; of the wall where that clock is coarse.
+
+    Not those of the process: threads that have nothing to do turn round and round for a while before they sleep.
+    """
+    return thread_time() if get_clock_info("thread_time").resolution < FINE_S else perf_counter()
 
 
 def at(slot: Slot, tokens: int) -> Slot:
@@ -79,7 +82,9 @@ def time(slot: Slot) -> Finding:
 
 
 def memory(slot: Slot) -> Finding:
-    return measured(slot, mebibytes, "memory")
+    """Forward and backward together, for either may make a table of all pairs of tokens."""
+    mebibytes_both(slot)  # the first look at memory in a process takes long, and would end the line for time
+    return measured(slot, mebibytes_both, "memory, forward and backward")
 
 
 def measured(slot: Slot, cost: Callable[[Slot], float], what: str, *, again: bool = False) -> Finding:
@@ -88,8 +93,11 @@ def measured(slot: Slot, cost: Callable[[Slot], float], what: str, *, again: boo
         larger = at(slot, tokens)
         if larger.refusal() is not None:
             continue
+        start = clock()
         costs[tokens] = cost(larger)
-        if stopped := too_large(larger):
+        seconds, largest = (clock() - start, costs[tokens]) if cost is mebibytes_both else once(larger)
+        patience = 1 if len(costs) >= 3 else 10  # a busy machine must not leave too few sizes
+        if stopped := seconds > patience * LONGEST_S or 16 * largest > LARGEST_MIB:
             break
     if len(costs) < 3 and stopped:
         spent = f"{', '.join(map(str, costs))} tokens spent the time or memory of this line"
@@ -108,11 +116,11 @@ def measured(slot: Slot, cost: Callable[[Slot], float], what: str, *, again: boo
     return judged(not slower, about, found)
 
 
-def too_large(slot: Slot) -> bool:
-    """Whether four times the tokens might take sixteen times more than there is."""
+def once(slot: Slot) -> tuple[float, float]:
+    """Seconds and MiB of one look at memory: four times the tokens might take sixteen times as much."""
     start = clock()
     memory = mebibytes(slot)
-    return clock() - start > LONGEST_S or 16 * memory > LARGEST_MIB
+    return clock() - start, memory
 
 
 def milliseconds(slot: Slot) -> float:
@@ -128,8 +136,23 @@ def milliseconds(slot: Slot) -> float:
     return 1e3 * min(times[1:] or times)
 
 
+def mebibytes_both(slot: Slot) -> float:
+    """Peak of what the allocator gave out above what was there, over a forward and a backward pass."""
+    module, x = slot.build(), slot.tokens(batch=1).requires_grad_()
+    leaves = [x, *(weight for weight in module.parameters() if weight.requires_grad)]
+
+    def step() -> None:
+        y = module(x)
+        if y.requires_grad:
+            torch.autograd.grad(y.sum(), leaves, allow_unused=True)
+
+    with torch.no_grad():
+        module(x)
+    return max(allocated(step), 1) / MIB
+
+
 def mebibytes(slot: Slot) -> float:
-    """Peak of what the allocator gave out above what was there."""
+    """The same, of a forward pass alone."""
     module, x = slot.build(), slot.tokens(batch=1)
     with torch.inference_mode():
         module(x)

@@ -1,7 +1,7 @@
 """Equality with the slow, obvious form of a mechanism, where it has one: outputs and all gradients in float64."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import process_time
 from typing import Any
@@ -15,6 +15,7 @@ from attnbench.contract.slots import Finding, Slot, Subject, judged
 
 NEAR = 1e-9  # of the largest entry
 LONGEST_S, QUICK_S = 8.0, 0.6  # of computing, after which no further case is begun
+BLOCKS = ({"block": 0}, {"block": 1}, {"block": 2, "stage": 2})
 SMALL: dict[str, list[tuple[int, ...]]] = {
     "sequence": [(7,), (8,), (16,), (24,), (32,), (64,)],
     "causal": [(7,), (8,), (16,), (70,)],
@@ -61,20 +62,20 @@ def held(slot: Slot, longest_s: float, *, gradients: bool) -> Finding:
     return judged(count > 0, f"{what} the slow form at {count} places{more}", worst)
 
 
-def own(slot: Slot, module: Any) -> Iterator[Slot]:
-    """The smallest place of the setting that takes these knobs, in both kinds of block."""
+def own(slot: Slot, module: Any, blocks: Sequence[Mapping[str, int]] = BLOCKS) -> Iterator[Slot]:
+    """The smallest place of the setting that takes these knobs, in both kinds of block and in a later stage."""
     listed = [case.site for case in getattr(module, "CASES", []) if case.site.setting == slot.site.setting]
     plain = [replace(slot.site, shape=shape) for shape in SMALL[slot.site.setting]]
     fitting = (site for site in [*listed, *plain] if replace(slot, site=site).refusal() is None)
     if site := next(fitting, None):
-        yield from (replace(slot, site=replace(site, block=block)) for block in (0, 1))
+        yield from (replace(slot, site=replace(site, **where)) for where in blocks)
 
 
 def chosen(slot: Slot, module: Any) -> Iterator[Slot]:
     """The same where one choice or switch is changed, unless it is refused there."""
     subject = Subject(entry=slot.entry, knobs=slot.knobs, settings=(slot.site.setting,))
     for changed in subject.changed():
-        yield from (one for one in own(changed, module) if not one.refused())
+        yield from (one for one in own(changed, module, BLOCKS[:2]) if not one.refused())
 
 
 def known(slot: Slot, module: Any) -> bool:

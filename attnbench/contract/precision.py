@@ -37,7 +37,7 @@ def bits(tensor: Tensor) -> int:
 
 def lowest(slot: Slot) -> int:
     """Bits of the lowest floating type in which it computes what came in float64."""
-    module, x, lowering = slot.build().double(), slot.tokens(batch=1, dtype=torch.float64), Lowering()
+    module, x, lowering = slot.perturbed().double(), slot.tokens(batch=1, dtype=torch.float64), Lowering()
     with torch.no_grad(), lowering:
         module(x)
     return lowering.bits

@@ -17,7 +17,7 @@ SILENT = "k.bias"  # it moves all of a query's scores alike, and softmax does no
 
 def seen(slot: Slot, tokens: list[int]) -> Tensor:
     """Whether token j enters output i, for those i and every j: output i of copy i, so that one pass tells many."""
-    module, n = slot.build().double(), slot.site.tokens
+    module, n = slot.perturbed().double(), slot.site.tokens
     mark, rows = slot.tokens(batch=1, seed=1, dtype=torch.float64).reshape(n, -1), []
     for some in (tokens[first : first + COPIES] for first in range(0, len(tokens), COPIES)):
         x = slot.tokens(batch=1, dtype=torch.float64).expand(len(some), *slot.site.shape, -1).clone().requires_grad_()
@@ -40,10 +40,11 @@ def reach(slot: Slot) -> Finding:
     itself = torch.arange(n) == places[:, None]
     word = "global" if found.equal(allowed) else "token" if not (found & ~itself).any() else "local"
     declared = slot.entry.reach_at(slot.site, slot.config)
-    share = float(found.sum() / allowed.sum())
+    share, most = float(found.sum() / allowed.sum()), int(found.sum(-1).max())
+    about = f"one layer reaches {word}, a token sees at most {most}"
     if declared is None:
-        return Finding("fact", f"one layer reaches {word}; nothing is declared; share of allowed pairs", share)
-    return judged(word == declared, f"one layer reaches {word}, declared {declared}; share of allowed pairs", share)
+        return Finding("fact", f"{about}; nothing is declared; share of allowed pairs", share)
+    return judged(word == declared, f"{about}, declared {declared}; share of allowed pairs", share)
 
 
 def quick_reach(slot: Slot) -> Finding:
@@ -59,7 +60,7 @@ def sampled(n: int) -> list[int]:
 
 def gradients(slot: Slot) -> Finding:
     """Finite, and none that no token and no number of the output asks for."""
-    module, x = slot.build(), slot.tokens().requires_grad_()
+    module, x = slot.perturbed(), slot.tokens().requires_grad_()
     y = module(x)
     if not y.requires_grad:
         return Finding("fail", "no gradient passes: the output does not depend on the input through torch's operations")
@@ -91,7 +92,7 @@ def derivative(slot: Slot) -> Finding:
 
 def mismatch(slot: Slot, seed: int, size: float) -> float:
     """Relative error of the slope that the gradient tells, along one direction from one place."""
-    module, x = slot.build(seed).double(), slot.tokens(batch=1, seed=seed, dtype=torch.float64)
+    module, x = slot.perturbed(seed).double(), slot.tokens(batch=1, seed=seed, dtype=torch.float64)
     leaves = [x, *(weight.data for weight in module.parameters())]
     generator = torch.Generator().manual_seed(seed)
     ways = [torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf.dtype) for leaf in leaves]

@@ -14,6 +14,7 @@ ODD: dict[str, list[tuple[int, ...]]] = {
     "causal": [(1,), (7,), (63,), (65,), (97,), (128,), (600,)],
     "grid": [(1, 1), (1, 6), (5, 5), (5, 7), (7, 9), (8, 16), (12, 20), (13, 16), (15, 15), (32, 32)],
 }
+HUGE = 1e4
 SENTENCE = r"^\S[^\n]*[.?]$"
 SINGLE_NEAR, HALF_NEAR = 1e-3, 0.1  # relative error of a whole output in float32 and bfloat16
 AUTOCAST_NEAR = 16 * 2**-8  # several roundings to 8 bits in a row, on numbers of order one
@@ -39,15 +40,58 @@ def whole(y: Tensor, x: Tensor) -> Finding | None:
 def large(slot: Slot) -> Finding:
     """Scores in the thousands: a softmax that does not shift by its maximum overflows."""
     x = 100 * slot.tokens()
-    return whole(slot.build()(x), x) or judged(True, "inputs a hundred times as large stay finite")
+    for module in (slot.build(), slot.perturbed()):
+        if wrong := overflow(module, x):
+            return wrong
+    return judged(True, "inputs a hundred times as large, and their gradients, stay finite")
+
+
+def plain(slot: Slot) -> Finding:
+    """Where a norm, a variance or a length is zero, and where one token outweighs all others."""
+    inputs = kinds(slot.tokens(batch=1))
+    x = torch.cat(list(inputs.values()))
+    for module in (slot.build(), slot.perturbed()):
+        if overflow(module, x):  # then which of them
+            found = {name: overflow(module, one) for name, one in inputs.items()}
+            name, wrong = next((item for item in found.items() if item[1]), ("a batch of these", overflow(module, x)))
+            assert wrong is not None
+            return wrong._replace(about=f"with {name}, {wrong.about}")
+    return judged(True, f"outputs and gradients stay finite with {', '.join(inputs)}")
+
+
+def kinds(x: Tensor) -> dict[str, Tensor]:
+    """Tokens that occur: padding, blank pictures, an outlier."""
+    first = x.flatten(1, -2)[:, :1].view(1, *[1] * (x.ndim - 2), -1)
+    huge = x.clone()
+    huge.view(-1, x.shape[-1])[x[0, ..., 0].numel() // 2] *= HUGE
+    return {
+        "tokens of zeros": torch.zeros_like(x),
+        "tokens of ones": torch.ones_like(x),
+        "all tokens equal": first.expand_as(x).contiguous(),
+        "one token huge": huge,
+    }
+
+
+def overflow(module: torch.nn.Module, x: Tensor) -> Finding | None:
+    """What of the output, or of the gradients of tokens and weights, is not finite."""
+    x = x.clone().requires_grad_()
+    y = module(x)
+    if wrong := whole(y, x):
+        return wrong
+    if not y.requires_grad:
+        return None
+    leaves = {"the input": x, **{name: one for name, one in module.named_parameters() if one.requires_grad}}
+    found = torch.autograd.grad(y.sum(), list(leaves.values()), allow_unused=True)
+    lost = [name for name, one in zip(leaves, found, strict=True) if one is not None and not one.isfinite().all()]
+    return Finding("fail", f"the gradient of {lost[0]} is not finite") if lost else None
 
 
 def dtypes(slot: Slot) -> Finding:
-    exact = slot.build().double()(slot.tokens(dtype=torch.float64))
+    exact = slot.perturbed().double()(slot.tokens(dtype=torch.float64))
     errors = {}
     for dtype, near in ((torch.float64, 0.0), (torch.float32, SINGLE_NEAR), (torch.bfloat16, HALF_NEAR)):
         x = slot.tokens(dtype=dtype)
-        y = slot.build().to(dtype)(x)
+        y = slot.perturbed().to(dtype)(x)
         name = str(dtype).removeprefix("torch.")
         if y.dtype != dtype:
             return Finding("fail", f"{name} comes out as {str(y.dtype).removeprefix('torch.')}")
@@ -60,7 +104,7 @@ def dtypes(slot: Slot) -> Finding:
 
 
 def autocast(slot: Slot) -> Finding:
-    module, x = slot.build(), slot.tokens().requires_grad_()
+    module, x = slot.perturbed(), slot.tokens().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         y = module(x)
     if y.requires_grad:
@@ -137,7 +181,7 @@ def meta(slot: Slot) -> Finding:
 
 
 def saved(slot: Slot) -> Finding:
-    first, second, x = slot.build(seed=1), slot.build(seed=2), slot.tokens()
+    first, second, x = slot.perturbed(seed=1), slot.perturbed(seed=2), slot.tokens()
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)

@@ -16,12 +16,15 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {  # the first that a mechanism takes
     "causal": [(150,), (192,), (256,), (512,)],  # more tokens than two chunks of a chunked sum hold
     "grid": [(16, 16), (12, 20), (32, 32), (24, 24), (14, 14), (64, 64)],
 }
-ELSEWHERE: dict[str, list[tuple[int, ...]]] = {  # odd, unequal, and longer than any one chunk
+ELSEWHERE: dict[str, list[tuple[int, ...]]] = {  # odd, a power of two, unequal, and longer than any one chunk
     "sequence": [(31,), (65,)],
-    "causal": [(97,), (600,)],
+    "causal": [(97,), (128,), (600,)],
     "grid": [(5, 7), (7, 9), (12, 20)],
 }
 CHANNELS = (16, 24, 64)
+MOVED = 0.1  # of the spread of a weight's entries; of 1 where they are all the same
+OWN = 1000  # before the seed of what moves them, so that it is not the draw they were made from
+DEEP = ({"block": 2}, {"stage": 2}, {"stage": 3, "block": 1})
 
 
 class Finding(NamedTuple):
@@ -63,6 +66,19 @@ class Slot:
             torch.manual_seed(seed)
             return self.entry.module(self.site, self.config).eval()
 
+    def perturbed(self, seed: int = 0) -> nn.Module:
+        """As it is built, but every weight moved a little: a gate that starts at zero hides what it will let through.
+
+        Odd blocks take the opposite draws, for some gates open on one side only.
+        """
+        module, generator = self.build(seed), torch.Generator().manual_seed(OWN + seed)
+        sign = -1 if self.site.block % 2 else 1
+        for weight in module.parameters():
+            if weight.requires_grad:
+                noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+                weight.data.add_(noise, alpha=sign * MOVED * spread(weight.detach()))
+        return module
+
     def tokens(self, batch: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
         shape = (batch, *self.site.shape, self.site.channels)
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
@@ -71,8 +87,8 @@ class Slot:
         return replace(self, site=replace(self.site, shape=tuple(shape)))
 
     def others(self) -> list["Slot"]:
-        """A later block, a later stage, and places of other sizes where it serves them."""
-        deep = [replace(self, site=replace(self.site, **deeper)) for deeper in ({"block": 2}, {"stage": 2})]
+        """A later block, later stages, and places of other sizes where it serves them."""
+        deep = [replace(self, site=replace(self.site, **deeper)) for deeper in DEEP]
         return [*deep, *(slot for slot in map(self.at, ELSEWHERE[self.site.setting]) if slot.sound())]
 
     def sound(self) -> bool:
@@ -167,6 +183,13 @@ def choices(annotation: Any) -> list[Any]:
     if annotation is bool:
         return [False, True]
     return [choice for part in get_args(annotation) for choice in choices(part)]
+
+
+def spread(weight: Tensor) -> float:
+    """Standard deviation of its entries; 1 where they are all the same, but for rounding."""
+    mean = weight.mean()
+    found = float((weight - mean).abs().square().mean().sqrt())
+    return found if found > 1e-6 * float(mean.abs()) else 1.0
 
 
 def apart(one: Tensor, other: Tensor) -> float:

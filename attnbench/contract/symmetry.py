@@ -10,7 +10,7 @@ HOLDS = 1e-10  # relative error in float64
 def permutation(slot: Slot) -> Finding:
     if slot.site.causal:
         return Finding("not applicable", "a causal mechanism knows the order of its tokens")
-    module, x = slot.build().double(), slot.tokens(dtype=torch.float64)
+    module, x = slot.perturbed().double(), slot.tokens(dtype=torch.float64)
     order = torch.randperm(slot.site.tokens, generator=torch.Generator().manual_seed(3))
 
     def moved(some: torch.Tensor) -> torch.Tensor:
@@ -23,7 +23,7 @@ def shift(slot: Slot) -> Finding:
     """Round the edges, by one token along the last axis of the grid."""
     if slot.site.causal:
         return Finding("not applicable", "a causal mechanism has a first token")
-    module, x = slot.build().double(), slot.tokens(dtype=torch.float64)
+    module, x = slot.perturbed().double(), slot.tokens(dtype=torch.float64)
     return told(
         apart(module(x.roll(1, -2)), module(x).roll(1, -2)),
         "tokens shifted by one, round the edge, give shifted outputs",

@@ -11,6 +11,7 @@ from attnbench.reports.rows import counted, read_csv, records, table
 
 if TYPE_CHECKING:
     from attnbench.manifest import Cell, Manifest
+    from mechanisms import Knobs
 
 Flat = dict[str, Any]
 BLOCKS = ("result", "cost", "host")
@@ -40,6 +41,7 @@ def collect(store: Results, manifest: "Manifest", *, mixed: bool = False) -> pd.
     Raises ValueError when rows of different code or data would stand side by side, unless `mixed`.
     """
     rows = {cell.id: flat(store, cell, manifest.sweep, manifest.equal) for cell in manifest.cells}
+    fill_knobs(list(rows.values()))
     fill_from_siblings(list(rows.values()))
     frame = table(with_cost(row, rows.get(row["cost_id"])) for row in rows.values())
     if not mixed:
@@ -52,7 +54,8 @@ def gather(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = 
 
     Raises ValueError as `collect` does.
     """
-    frame, notes = collect(store, manifest, mixed=True), []
+    frame = collect(store, manifest, mixed=True)
+    notes = absences(frame)
     file = folder / "rows.csv"
     if file.is_file() and all(row["status"] == "missing" for row in records(frame)):
         frame, notes = committed(frame, file)
@@ -148,21 +151,73 @@ def described(spec: dict[str, Any]) -> Flat:
     for part in ("task", "model"):
         row |= {f"{part}.{knob}": value for knob, value in ((spec.get(part) or {}).get("knobs") or {}).items()}
     if mechanism := spec.get("mechanism"):
-        knobs, idle = mechanism_knobs(mechanism["name"], mechanism.get("knobs") or {})
-        row |= {f"mechanism.{knob}": value for knob, value in knobs.items()}
-        row["idle"] = " ".join(sorted(idle))
+        row |= {f"mechanism.{knob}": value for knob, value in (mechanism.get("knobs") or {}).items()}
     return row
 
 
-def mechanism_knobs(name: str, knobs: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """All knobs of a mechanism, also those an id leaves out, idle or at their neutral value, and which are idle."""
-    from attnbench.models._stages import Staged, at, spread, staged  # here, for it brings torch
-    from mechanisms import configure, find
+def fill_knobs(rows: list[Flat]) -> None:
+    """All knobs of each mechanism, also those an id leaves out, idle or at their neutral value, and which are idle.
 
-    config = find(name).config
+    Where a mechanism is not here, or no longer takes these knobs, the rows are all there is: what one of them lacks
+    and another has is blank and counts as idle in it.
+    """
+    from attnbench.models._stages import spread  # here, for it brings torch
+
+    by_name: dict[str, list[Flat]] = {}
+    for row in rows:
+        if row["mechanism"] and row["task"]:
+            by_name.setdefault(row["mechanism"], []).append(row)
+    for name, own in by_name.items():
+        config = config_of(name)
+        knobs = {knob for row in own for knob in knobs_of(row)}
+        for row in own:
+            given = knobs_of(row)
+            full, idle = completed(config, given, of=name) or (given, knobs - given.keys())
+            row |= {f"mechanism.{knob}": spread(value) for knob, value in full.items()}
+            row["idle"] = " ".join(sorted(idle))
+
+
+def knobs_of(row: Flat) -> Flat:
+    start = "mechanism."
+    return {column.removeprefix(start): value for column, value in row.items() if column.startswith(start)}
+
+
+def config_of(name: str) -> "type[Knobs] | None":
+    """A mechanism's Config; None where it cannot be had, for a report needs no more than rows."""
+    import mechanisms  # here, for it brings torch
+    from attnbench import plugins
+
+    if name not in mechanisms.names():
+        plugins.join()
+    try:
+        return mechanisms.find(name).config
+    except ValueError:
+        return None
+
+
+def absences(frame: pd.DataFrame) -> list[str]:
+    """A sentence for each mechanism that is not here, so that its rows are only what they say themselves."""
+    names = sorted({row["mechanism"] for row in records(frame) if row["mechanism"] and row["task"]})
+    return [
+        f"{name} is not among the mechanisms here, so knobs that its rows lack are blank; --plugin FILE fills them."
+        for name in names
+        if config_of(name) is None
+    ]
+
+
+def completed(config: "type[Knobs] | None", knobs: Flat, *, of: str) -> tuple[Flat, set[str]] | None:
+    """Every knob and which are idle; None where there is no Config, or it does not take them."""
+    from attnbench.models._stages import Staged, at, staged
+    from mechanisms import configure
+
+    if config is None:
+        return None
     whole = {**config.neutral, **knobs}
-    made = Staged({stage: configure(config, at(whole, stage), of=name) for stage in staged(whole) or ["1"]})
-    return {knob: spread(value) for knob, value in made.model_dump().items()}, made.idle()
+    try:
+        made = Staged({stage: configure(config, at(whole, stage), of=of) for stage in staged(whole) or ["1"]})
+    except ValueError:
+        return None
+    return made.model_dump(), made.idle()
 
 
 def with_cost(row: Flat, cost: Flat | None) -> Flat:
