@@ -18,7 +18,7 @@ from attnbench._figure_words import refuse_figures
 from attnbench._sections import Choose, Equal, Figure, Frame, Slurm
 from attnbench._yaml import SweepError, line, load, plain
 from attnbench.overrides import apply
-from mechanisms import KnobError, Knobs, configure, nearest
+from mechanisms import KnobError, Knobs, Mechanism, configure, nearest
 from mechanisms import find as find_mechanism
 from tasks import Port
 
@@ -33,6 +33,7 @@ class Plan:
 
     cells: its distinct cells, trainings first, each in the order of the file.
     folded: trainings that the file describes more than once, because knobs were idle or values repeated.
+    left_out: mechanism and task, where the file says that those that do not fit are left out.
     waiting: trainings whose knobs are not all chosen yet, since trials are still to run; their ids stand for that.
     again: the same plan from the rows that are there then.
     """
@@ -43,6 +44,7 @@ class Plan:
     device: str
     cells: tuple[Planned, ...]
     folded: int = field(default=0)
+    left_out: tuple[tuple[str, str], ...] = ()
     waiting: tuple[Planned, ...] = ()
     again: Callable[[Rows], "Plan"] | None = field(default=None, compare=False)
 
@@ -118,6 +120,7 @@ def expand_text(
         device=device,
         cells=(*known, *costs.values()),
         folded=len(trainings) - len(distinct),
+        left_out=tuple(left_out(file, frame, sections["mechanisms"], entries)),
         waiting=tuple(waiting.values()),
         again=again,
     )
@@ -190,6 +193,8 @@ def fillings(
         refuse_other_socket(file, model, socket=True)
         stages = Stages(model.name, getattr(model.config, "stages", 1))
         inside = list(chosen(file, sections["mechanisms"], find_mechanism, stages))
+        if frame.misfits == "leave_out":
+            inside = [mechanism for mechanism in inside if fits(mechanism.entry, task)]
         for mechanism in inside:
             refuse_misfit(file, mechanism, task, device)
         if (equal := frame.equal) is None:
@@ -213,12 +218,26 @@ def refuse_misfit(file: Path, mechanism: Chosen, task: Chosen, device: str) -> N
     """A mechanism that cannot serve the task, or cannot run here, is refused, never skipped in silence."""
     if why := mechanism.entry.absence(device):
         raise SweepError(file, mechanism.line, why)
-    setting, fits = setting_of(task.config.port), mechanism.entry.fits
-    if setting not in fits:
-        serves = f"it serves {', '.join(sorted(fits))}"
-        raise SweepError(
-            file, mechanism.line, f"{mechanism.name} does not fit {task.name}, a {setting} task: {serves}."
-        )
+    if not fits(mechanism.entry, task):
+        setting, serves = setting_of(task.config.port), ", ".join(sorted(mechanism.entry.fits))
+        sentence = f"{mechanism.name} does not fit {task.name}, a {setting} task: it serves {serves}."
+        raise SweepError(file, mechanism.line, sentence)
+
+
+def fits(entry: Mechanism, task: Chosen) -> bool:
+    return setting_of(task.config.port) in entry.fits
+
+
+def left_out(file: Path, frame: Frame, written: Sequence[Part], entries: Sequence[Chosen]) -> list[tuple[str, str]]:
+    """Mechanism and task of what does not fit. Raises SweepError for a mechanism that fits none of the tasks."""
+    found = []
+    for part in written if frame.misfits == "leave_out" else ():
+        entry = find_mechanism(part.name)
+        missing = [task.name for task in entries if not fits(entry, task)]
+        if len(missing) == len(entries):
+            raise SweepError(file, part.line, f"{part.name} fits none of the tasks {', '.join(missing)}.")
+        found += [(part.name, name) for name in missing]
+    return list(dict.fromkeys(found))
 
 
 def setting_of(port: Port) -> str:

@@ -62,6 +62,9 @@ def overview(checked: Checked) -> str:
         trials = sum(cell.trial for cell in plan.trainings)
         chosen = plan.frame.choose.knob
         lines.append(f"{len(plan.waiting)} further trainings wait until {trials} trials have chosen {chosen}.")
+    if plan.left_out:
+        named = ", ".join(f"{mechanism} on {task}" for mechanism, task in plan.left_out)
+        lines.append(f"Left out, for they do not fit: {named}.")
     if plan.folded:
         lines.append(f"{plan.folded} further cells are the same as others, since knobs were idle, and run once.")
     width = max(len(cell.variant) for cell in cells)
