@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from attnbench._yaml import SweepError, line, plain
-from attnbench.models._stages import Staged, at
 from mechanisms import KnobError, Knobs, configure, resolved
+from mechanisms._stages import Staged, at
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,11 @@ def chosen(
         refuse_empty(file, part, axes)
         for values in product(*axes.values()):
             knobs = dict(zip(axes, values, strict=True))
-            spread = stages if any(isinstance(value, dict) for value in values) else None
             config: Knobs | Staged
-            config = (
-                over_stages(file, part, entry.config, knobs, stages)
-                if spread
-                else configured(file, part, entry.config, knobs)
-            )
+            if stages and any(isinstance(value, dict) for value in values):
+                config = over_stages(file, part, entry.config, knobs, stages)
+            else:
+                config = configured(file, part, entry.config, knobs)
             yield Chosen(name=part.name, entry=entry, config=config, written=tuple(part.knobs), line=part.line)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attnbench._entries import Chosen
-from attnbench.models._stages import spread
 from attnbench.sweep import Plan, Planned
+from mechanisms._stages import spread
 
 
 def variants(plan: Plan) -> dict[str, str]:

@@ -22,9 +22,9 @@ from attnbench.catalogue import keep
 from attnbench.contract.card import CHECKS, drawn
 from attnbench.contract.slots import Subject
 from attnbench.host import UNPROVEN, version
-from attnbench.models._stages import each
 from attnbench.sweep import Planned, setting_of
 from mechanisms import Mechanism, mechanisms
+from mechanisms._stages import each
 
 CONTRACT = Path(__file__).parent / "contract"
 HOUSE = Path(__file__).parent.parent / "mechanisms"

@@ -97,6 +97,7 @@ def expand_text(
     again = partial(expand_text, file, text, device=device, settings=settings, only=only)
     device = device if frame.device == "auto" else frame.device
     entries = list(chosen(file, sections["tasks"], tasks.find))
+    omitted = tuple(left_out(file, frame, sections["mechanisms"], entries))
     if frame.choose:
         refuse_choice(file, text, frame, sections["tasks"], [tasks.find(part.name) for part in sections["tasks"]])
     trainings = [
@@ -108,8 +109,8 @@ def expand_text(
     distinct = {cell.id: cell for cell in trainings}
     waiting = {id: cell for id, cell in distinct.items() if WAITS in cell.settled}
     if not (settings or only) and len(distinct) != frame.runs:
-        described = f"it describes {len(distinct)} distinct cells"
-        raise SweepError(file, line(text, "runs"), f"runs announces {frame.runs} cells, and {described}; correct one.")
+        told = f"runs announces {frame.runs} cells, and it describes {len(distinct)} distinct cells; correct one."
+        raise SweepError(file, line(text, "runs"), told)
     refuse_figures(file, text, frame, distinct.values())
     costs = {cost.id: cost for cost in map(cost_cell, distinct.values())}
     known = (cell for id, cell in distinct.items() if id not in waiting)
@@ -120,7 +121,7 @@ def expand_text(
         device=device,
         cells=(*known, *costs.values()),
         folded=len(trainings) - len(distinct),
-        left_out=tuple(left_out(file, frame, sections["mechanisms"], entries)),
+        left_out=omitted,
         waiting=tuple(waiting.values()),
         again=again,
     )

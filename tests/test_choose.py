@@ -75,8 +75,8 @@ def test_a_trial_and_a_chosen_training_are_the_cells_that_a_plain_file_has(tmp_p
 def test_each_variant_has_what_is_best_for_itself_in_the_mean_over_seeds(tmp_path):
     found = plan(tmp_path, ASKED)
     scores = {
-        "full": {1e-3: (0.5, 0.5), 3e-3: (0.1, 0.8), 1e-2: (0.6, 0.6)},
-        "mano": {1e-3: (0.9, 0.9), 3e-3: (0.2, 0.4), 1e-2: (0.1, 0.4)},
+        "full": {1e-3: (0.1, 0.9), 3e-3: (0.2, 0.5), 1e-2: (0.45, 0.45)},  # no one seed, nor its least or most, says so
+        "mano": {1e-3: (0.9, 0.9), 3e-3: (0.5, 0.1), 1e-2: (0.1, 0.4)},
     }
     later = again(found, scored(found, lambda name, rate, seed: scores[name][rate][seed - 100]))
     final = {(c.mechanism.name, rate(c)) for c in later.trainings if c.mechanism and not c.trial}

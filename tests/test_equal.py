@@ -1,6 +1,7 @@
 """Widths solved so that variants are equally large or costly: within the tolerance, told in the row, else refused."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from attnbench.models import maker
 from attnbench.reports.collect import collect
 from attnbench.reports.effects import varying
 from attnbench.reports.report import write_report
+from attnbench.sweep import Plan
 from tests.asked import TEXT, changed, ids, plan
 from tests.made_rows import FakeStore, add
 
@@ -22,6 +24,12 @@ WIDE = WIDE.replace("runs: 4", "runs: 6")
 EQUAL = WIDE + "equal: {what: params, to: full, within: 0.1}\n"
 
 
+def trained(found: Plan) -> list[Any]:
+    """The trainings, each with a mechanism inside."""
+    assert all(cell.mechanism for cell in found.trainings)
+    return found.trainings
+
+
 def work(cell):
     inside = (cell.mechanism.name, cell.mechanism.values) if cell.mechanism else None
     return flops.count(maker(cell.model.name, cell.model.values, inside, 0), cell.task.config.port)
@@ -29,26 +37,31 @@ def work(cell):
 
 @pytest.mark.parametrize("what", ["params", "flops"])
 def test_every_variant_is_as_large_or_costly_as_the_target(tmp_path, what):
-    found = plan(tmp_path, EQUAL.replace("params", what))
+    found = plan(tmp_path, EQUAL.replace("params", what).replace("side: 8", "side: 16"))
 
     def amount(cell):
         own = work(cell)
         return own.params if what == "params" else own.matmul_flops + own.fft_flops
 
-    (target,) = {amount(cell) for cell in found.trainings if cell.mechanism.name == "full"}
-    for cell in found.trainings:
+    (target,) = {amount(cell) for cell in trained(found) if cell.mechanism.name == "full"}
+    for cell in trained(found):
         assert amount(cell) / target == pytest.approx(cell.ratio)
         assert abs(cell.ratio - 1) <= 0.1
         assert cell.model.values["channels"] % cell.mechanism.values["heads"] == 0
-    widths = {cell.mechanism.name: cell.model.values["channels"] for cell in found.trainings}
-    assert widths["full"] == 64
-    assert widths["mano"] < 64
+    widths = {
+        (cell.mechanism.name, cell.mechanism.values.get("upsample")): cell.model.values for cell in trained(found)
+    }
+    assert {who: values["channels"] for who, values in widths.items()} == {
+        ("full", None): 64,
+        ("mano", "transposed"): {"params": 44, "flops": 76}[what],  # its samplings weigh more, and windows cost less
+        ("mano", "nearest"): {"params": 52, "flops": 80}[what],
+    }
 
 
 def test_no_other_width_comes_nearer(tmp_path):
     found = plan(tmp_path, EQUAL)
-    target = next(work(cell).params for cell in found.trainings if cell.mechanism.name == "full")
-    for cell in found.trainings:
+    target = next(work(cell).params for cell in trained(found) if cell.mechanism.name == "full")
+    for cell in trained(found):
         heads = cell.mechanism.values["heads"]
         if cell.mechanism.name == "full":
             continue
@@ -60,6 +73,12 @@ def test_no_other_width_comes_nearer(tmp_path):
             for width in range(heads, 72, heads)
         }
         assert cell.model.values["channels"] == min(others, key=lambda width: abs(others[width] - target))
+
+
+def test_widths_are_whole_heads_however_many_there_are(tmp_path):
+    text = EQUAL.replace("    window: 2\n", "    window: 2\n    heads: 16\n").replace("0.1", "0.3")
+    widths = {cell.mechanism.name: cell.model.values["channels"] for cell in trained(plan(tmp_path, text))}
+    assert widths == {"full": 64, "mano": 48}
 
 
 def test_a_solved_cell_is_the_cell_of_a_plain_file_with_that_width(tmp_path):

@@ -1,10 +1,6 @@
 """L2ViT: its published sizes and work, one pass written out, where its socket is, and an epoch."""
 
-import os
-import subprocess
-import sys
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +12,9 @@ import mechanisms
 from attnbench import flops
 from attnbench.models import find, maker
 from attnbench.models.l2vit import Config, L2Vit
-from mechanisms import Site, configure
+from mechanisms import Site, configure, resolved
 from tasks import Port
+from tests.epochs import trained
 from tests.exact import drawn
 
 IMAGE = Port(inputs=3, outputs=1000, shape=(224, 224), once=True)
@@ -228,16 +225,23 @@ def test_it_is_a_backbone_whose_size_keeps_other_knobs_idle():
     assert Config().stages == 4
 
 
+@pytest.mark.parametrize("model", ["l2vit", "swinv2"])
+def test_a_single_number_of_blocks_may_be_written_as_a_number(model):
+    config: Any = find(model).config
+    number, word = (configure(config, {"size": "custom", "blocks": blocks}, of=model) for blocks in (2, "2"))
+    assert number == word
+    assert (resolved(number)["blocks"], number.model_dump()["blocks"]) == ("2", "2")
+    for wrong in (0, -2, True, 2.0):
+        with pytest.raises(ValueError, match=rf"^{model}.blocks should be .*; got {wrong!r}"):
+            configure(config, {"blocks": wrong}, of=model)
+
+
 # --- a training
 
 
-def test_it_trains_an_epoch_from_the_command_line(tmp_path):
-    words = "images linear --model=l2vit --feature=l2vit --heads=1 --size=custom --blocks=2 --channels=8 --device=cpu"
-    small = "--source=canvas --side=32 --train=8 --valid=4 --test=4 --epochs=1 --batch=4 --quiet"
-    folders = [f"--results={tmp_path}/results", f"--data-dir={tmp_path}/data"]
-    root = str(Path(mechanisms.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": root, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "attnbench", "run", *words.split(), *small.split(), *folders]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "train_loss" in done.stdout
+@pytest.mark.parametrize("blocks", ["2", "2 2"])
+def test_it_trains_an_epoch(blocks, tmp_path):
+    inside = f"--feature=l2vit --heads=1 --size=custom --blocks='{blocks}' --channels=8"
+    words = "--source=canvas --side=32 --train=8 --valid=4 --test=4 --epochs=1 --batch=4"
+    result = trained("images", "linear", f"{inside} {words}", tmp_path, model="l2vit")
+    assert 0 < result["train_loss"] < 10

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tasks
@@ -153,7 +154,7 @@ def test_figures_show_the_levels_within_their_frame():
     assert low < 1.6 < 3.1 < high
     (one,) = figures.checked([{"name": "s", "kind": "scatter", "x": "wall_s", "y": "result.bits_per_byte"}], frame)
     picture = figures.draw(figures.parts(frame, one)[0].rows, one)
-    levels = [line.get_ydata()[0] for line in picture.axes[0].lines if line.get_gid() == "level"]
+    levels = [np.asarray(line.get_ydata())[0] for line in picture.axes[0].lines if line.get_gid() == "level"]
     assert sorted(levels) == pytest.approx([1.6, 1.8, 3.1])
 
 

@@ -1,22 +1,21 @@
 """UPerNet around Swin V2: the package's own model with the same weights, what is trained, refusals, and an epoch."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from math import log
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-import tasks
 from attnbench import flops
 from attnbench.models import find, maker
 from attnbench.models._segmentation import PACKAGE, library
 from tasks import Port
+from tests.epochs import trained
 from tests.timm_peers import images, made, redrawn, swin
 
 IMAGE = Port(inputs=3, outputs=5, shape=(64, 128))
@@ -79,13 +78,13 @@ def test_with_swin_in_the_socket_it_is_the_packages_own_model(tmp_path):
 def test_what_is_trained_is_all_or_what_was_drawn_or_the_head(train, tmp_path):
     knobs = SMALL | {"pretrained": saved(peer(), tmp_path), "train": train, "adapter_stages": 1}
     model = made("upernet", IMAGE, knobs, swin)
-    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
     drawn = {name for name, source in model.origin().items() if source == "drawn"}
     head = {name for name in drawn if name.startswith("head.")}
     adapters = {name for name in drawn if ".adapter." in name}
     assert drawn == head | adapters
     assert len(adapters) == 2 * 2
-    assert trained == {"all": set(model.origin()), "new": drawn, "head": head}[train]
+    assert learning == {"all": set(model.origin()), "new": drawn, "head": head}[train]
 
 
 def test_every_weight_learns():
@@ -125,10 +124,11 @@ def test_what_does_not_fit_is_refused(port, knobs, words):
         made("upernet", port, SMALL | knobs, swin)
 
 
-def test_without_the_package_the_refusal_says_how_to_get_it(monkeypatch):
+@pytest.mark.parametrize("instead", [None, ModuleType(PACKAGE)], ids=["nothing", "a lone file"])
+def test_without_the_package_the_refusal_says_how_to_get_it(instead, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, PACKAGE, None)
+    monkeypatch.setitem(sys.modules, PACKAGE, instead)
     with pytest.raises(ValueError, match=r"^upernet needs the package segmentation-models-pytorch: pip install"):
         made("upernet", IMAGE, SMALL, swin)
 
@@ -140,13 +140,8 @@ def test_it_has_a_socket_and_the_stages_of_its_size():
     assert "blocks" in entry.config().idle()
 
 
-def test_it_trains_an_epoch_from_the_command_line(tmp_path):
-    words = "segment mano --model=upernet --levels=2 --window=2 --side=32 --task.train=8 --valid=4 --test=4 --epochs=1"
-    small = "--batch=4 --size=custom --model.channels=8 --head-channels=8 --patch=4 --device=cpu --quiet"
-    root = str(Path(tasks.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": root, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    folders = [f"--results={tmp_path}/results", f"--data-dir={tmp_path}/data"]
-    command = [sys.executable, "-P", "-m", "attnbench", "run", *words.split(), *small.split(), *folders]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert 0 < float(done.stdout.split("train_loss")[1].split()[0]) < 2 * log(11)
+def test_it_trains_an_epoch(tmp_path):
+    words = "--levels=2 --window=2 --side=32 --task.train=8 --valid=4 --test=4 --epochs=1 --batch=4"
+    small = "--size=custom --model.channels=8 --head-channels=8 --patch=4"
+    result = trained("segment", "mano", f"{words} {small}", tmp_path, model="upernet")
+    assert 0 < result["train_loss"] < 2 * log(11)

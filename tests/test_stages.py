@@ -9,10 +9,10 @@ import mechanisms
 from attnbench.check import check
 from attnbench.labels import variants
 from attnbench.models import maker
-from attnbench.models._stages import spread, staged
 from attnbench.proofs import claims
-from attnbench.reports.collect import mechanism_knobs
+from attnbench.reports.collect import fill_knobs
 from attnbench.sweep import expand
+from mechanisms._stages import spread, staged
 from tasks import Port
 from tests.asked import ids, plan, written
 
@@ -102,9 +102,14 @@ def test_labels_and_columns_of_a_map_are_short(tmp_path):
     found = asked(tmp_path, "[2, {1: 3, 2: 1}]", 2)
     labels = {variants(found)[cell.id] for cell in found.trainings}
     assert labels == {"mano levels 2", "mano levels 3/1"}
-    assert [mechanism_knobs("mano", own)[0]["levels"] for own in knobs(found)] == [2, "3/1"]
-    values, _ = mechanism_knobs("mano", knobs(found)[1])
-    assert values["downsample"] == "conv"
+    rows = [
+        {"mechanism": "mano", "task": "images"} | {f"mechanism.{knob}": value for knob, value in own.items()}
+        for own in knobs(found)
+    ]
+    fill_knobs(rows)
+    assert [row["mechanism.levels"] for row in rows] == [2, "3/1"]
+    assert [row["mechanism.downsample"] for row in rows] == ["conv", "conv"]
+    assert "downsample" not in rows[1]["idle"].split()
     assert spread({"1": 3, "3": 0.5}) == "3/-/0.5"
     assert staged({"a": {"10": 1, "2": 1}, "b": 3}) == ["2", "10"]
 

@@ -1,21 +1,20 @@
 """The plain U-Net: one pass written out, its weights counted, what it refuses, and an epoch of each of its tasks."""
 
-import os
-import subprocess
 import sys
+from dataclasses import replace
 from math import log
-from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import tasks
 from attnbench import flops
 from attnbench.models import find, maker
 from attnbench.models._segmentation import PACKAGE, library
 from tasks import Port
+from tests.epochs import trained
 from tests.exact import drawn
 
 FIELD = Port(inputs=3, outputs=2, shape=(16, 24))
@@ -76,14 +75,14 @@ def test_weights_are_those_of_convolutions_and_norms(channels, levels):
     pairs += [(widths[level + 1] + widths[level], widths[level]) for level in range(levels)]
     expected = sum(9 * (before + after) * after + 4 * after for before, after in pairs) + 2 * channels + 2
     with torch.device("meta"):
-        model = made(channels=channels, levels=levels)
+        model = made(replace(FIELD, shape=(16, 32)), channels=channels, levels=levels)
     assert sum(weight.numel() for weight in model.parameters()) == expected
 
 
 def test_a_point_sees_its_own_place_at_full_size():
     """With all that comes from below at rest, the answer still follows each point's neighbourhood."""
     model, x = redrawn(made(channels=4, levels=2)), drawn(1, 16, 24, 3)
-    model.get_submodule("down.1.0.0").weight.data.zero_()  # what goes down is the same everywhere from here on
+    model.get_parameter("down.1.0.0.weight").data.zero_()  # what goes down is the same everywhere from here on
     other = x.clone()
     other[0, 5, 7] += 1.0
     moved = (model(x) != model(other)).any(-1)[0].nonzero()
@@ -102,7 +101,10 @@ def test_shapes_alone_are_enough_to_count_the_work():
 @pytest.mark.parametrize(
     ("port", "words"),
     [
-        (Port(inputs=3, outputs=1, shape=(12, 20)), r"unet.levels: a grid \(12, 20\) cannot be halved 3 times"),
+        (
+            Port(inputs=3, outputs=1, shape=(12, 20)),
+            r"unet.levels: a grid \(12, 20\) cannot be halved 3 times; .* multiples of 8",
+        ),
         (Port(inputs=3, outputs=1, shape=(64,)), "unet serves grids"),
         (Port(inputs=3, outputs=1, shape=(8, 8), once=True), "unet serves fields.* one answer an example"),
         (Port(inputs=3, outputs=1, shape=(8, 8), symbols=True), "unet serves fields.* gives symbols"),
@@ -113,17 +115,24 @@ def test_what_does_not_fit_is_refused(port, words):
         made(port)
 
 
-def test_without_the_package_the_refusal_says_how_to_get_it(monkeypatch):
+@pytest.mark.parametrize("instead", [None, ModuleType(PACKAGE)], ids=["nothing", "a lone file"])
+def test_without_the_package_the_refusal_says_how_to_get_it(instead, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, PACKAGE, None)
+    monkeypatch.setitem(sys.modules, PACKAGE, instead)
     with pytest.raises(ValueError, match=r"^unet needs the package segmentation-models-pytorch: pip install .*brings"):
         made()
 
 
-def test_a_fault_inside_the_package_is_not_taken_for_its_absence(monkeypatch):
+def test_a_fault_inside_the_package_is_not_taken_for_its_absence(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         library("no_such_module", of="unet")
+    (tmp_path / "half_there").mkdir()
+    (tmp_path / "half_there" / "__init__.py").write_text("import no_such_requirement")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("attnbench.models._segmentation.PACKAGE", "half_there")
+    with pytest.raises(ModuleNotFoundError, match="no_such_requirement"):
+        library(of="unet")
     monkeypatch.setattr("attnbench.models._segmentation.PACKAGE", "no_such_package")
     with pytest.raises(ValueError, match="unet needs the package"):
         library(of="unet")
@@ -135,16 +144,10 @@ def test_it_is_a_whole_model():
 
 # --- trainings
 
-SMALL = "--train=8 --valid=4 --test=4 --epochs=1 --batch=4 --model.channels=4 --levels=2 --device=cpu --quiet"
+SMALL = "--train=8 --valid=4 --test=4 --epochs=1 --batch=4 --model.channels=4 --levels=2"
 
 
 @pytest.mark.parametrize(("task", "knobs"), [("darcy", "--side=8"), ("segment", "--side=32")])
-def test_it_trains_an_epoch_from_the_command_line(task, knobs, tmp_path):
-    root = str(Path(tasks.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": root, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    folders = [f"--results={tmp_path}/results", f"--data-dir={tmp_path}/data"]
-    command = [sys.executable, "-P", "-m", "attnbench", "run", task, "unet", knobs, *SMALL.split(), *folders]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    loss = float(done.stdout.split("train_loss")[1].split()[0])
+def test_it_trains_an_epoch(task, knobs, tmp_path):
+    loss = trained(task, "unet", f"{knobs} {SMALL}", tmp_path)["train_loss"]
     assert 0 < loss < {"darcy": 3.0, "segment": 2 * log(11)}[task]

@@ -1,6 +1,25 @@
-"""What models of images ask of a port."""
+"""What models of images ask of a port, and how they are told the number of blocks of each stage."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
 
 from tasks import Port
+
+
+def written(blocks: Any) -> Any:
+    """As words: a single number, too, which a command line or a sweep file gives as a number."""
+    return str(blocks) if isinstance(blocks, int) else blocks
+
+
+def counted(blocks: str) -> str:
+    words = blocks.split()
+    if not words or not all(word.isdecimal() and int(word) for word in words):
+        raise ValueError("one number of blocks for each stage, such as '2 2 6 2'")
+    return blocks
+
+
+Blocks = Annotated[str, BeforeValidator(written), AfterValidator(counted)]
 
 
 def refuse(port: Port, patch: int = 1, *, of: str) -> None:

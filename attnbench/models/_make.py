@@ -9,8 +9,8 @@ from torch import nn
 
 import mechanisms
 from attnbench.models._registry import models
-from attnbench.models._stages import picked, staged
 from mechanisms import Site, configure
+from mechanisms._stages import picked, staged
 from tasks import Make, Port
 
 Mechanism = tuple[str, Mapping[str, Any]]  # name and knobs; one that differs between stages is a map, see _stages.py

@@ -12,10 +12,13 @@ def library(module: str = "", *, of: str) -> ModuleType:
     """A module of the package, or the package. Raises ValueError, with the remedy, where it is not installed."""
     timm()  # the package imports it, and torchvision
     try:
-        return importlib.import_module(f"{PACKAGE}.{module}" if module else PACKAGE)
+        package = importlib.import_module(PACKAGE)
     except ModuleNotFoundError as error:
         if error.name != PACKAGE:
             raise
+        package = None
+    if package is None or not hasattr(package, "__path__"):  # a lone file of this name is not the package
         raise ValueError(
             f"{of} needs the package segmentation-models-pytorch: pip install 'attnbench[segmentation]' brings it."
-        ) from None
+        )
+    return importlib.import_module(f"{PACKAGE}.{module}") if module else package

@@ -101,7 +101,7 @@ def described() -> dict[str, Any]:
 
 def enter(name: str, make: Any) -> None:
     """Adds an entry point to timm's registry."""
-    entry = partial(make, variant=name)
+    entry: Any = partial(make, variant=name)
     entry.__name__, entry.__module__ = name, __name__  # timm reads both, and what it keeps of the model beside them
     default_cfgs[name] = described()
     importlib.import_module("timm.models").register_model(entry)

@@ -14,12 +14,12 @@ become keys; the mechanism starts as it starts everywhere in this bench.
 from typing import Any, Literal
 
 from einops import rearrange
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mechanisms
-from attnbench.models._images import refuse
+from attnbench.models._images import Blocks, refuse
 from attnbench.models._registry import register
 from attnbench.models._timm import timm
 from mechanisms import Build, Knobs, Site
@@ -35,7 +35,7 @@ class Config(Knobs):
     """the paper's sizes T, S and B, or that of channels and blocks below"""
     channels: PositiveInt = 32
     """of size custom, width of the first stage, even; it doubles from stage to stage"""
-    blocks: str = "2 2"
+    blocks: Blocks = "2 2"
     """of size custom, the number of blocks of each stage, such as 2 2 6 2"""
     window: PositiveInt = 7
     """side of a window of the even blocks, in tokens"""
@@ -45,14 +45,6 @@ class Config(Knobs):
     """width of the hidden layer of a block's MLP, in channels"""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     """chance with which a branch of the last block is left out in training, less for those before it"""
-
-    @field_validator("blocks")
-    @classmethod
-    def blocks_are_counted(cls, blocks: str) -> str:
-        words = blocks.split()
-        if not words or not all(word.isdecimal() and int(word) for word in words):
-            raise ValueError("one number of blocks for each stage, such as '2 2 6 2'")
-        return blocks
 
     @model_validator(mode="after")
     def sizes_go_together(self) -> "Config":
@@ -155,8 +147,8 @@ class Depthwise(nn.Conv2d):
     def __init__(self, channels: int, side: int):
         super().__init__(channels, channels, side, padding=side // 2, groups=channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.movedim(-1, 1)).movedim(1, -1)
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.movedim(-1, 1)).movedim(1, -1)
 
 
 class Concentration(nn.Module):

@@ -14,10 +14,10 @@ import importlib
 from typing import Any, Literal
 
 from einops.layers.torch import Rearrange
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from attnbench.models._images import refuse
+from attnbench.models._images import Blocks, refuse
 from attnbench.models._pretrained import Start, Started
 from attnbench.models._registry import register
 from attnbench.models._timm import timm
@@ -32,7 +32,7 @@ class Config(Start):
     """the paper's sizes T, S and B, or that of channels and blocks below"""
     channels: PositiveInt = 32
     """of size custom, width of the first stage; it doubles from stage to stage"""
-    blocks: str = "2 2"
+    blocks: Blocks = "2 2"
     """of size custom, the number of blocks of each stage, such as 2 2 6 2"""
     patch: PositiveInt = 4
     """side of a patch in points: patch^2 points are one token of the first stage"""
@@ -40,14 +40,6 @@ class Config(Start):
     """chance with which the last block is left out in training, less for those before it"""
     adapter_stages: NonNegativeInt = 0
     """in how many first stages a mechanism has an MLP beside it, 8 C^2 weights a block, which adds nothing at first"""
-
-    @field_validator("blocks")
-    @classmethod
-    def blocks_are_counted(cls, blocks: str) -> str:
-        words = blocks.split()
-        if not words or not all(word.isdecimal() and int(word) for word in words):
-            raise ValueError("one number of blocks for each stage, such as '2 2 6 2'")
-        return blocks
 
     def idle(self) -> set[str]:
         return set() if self.size == "custom" else {"channels", "blocks"}

@@ -33,7 +33,10 @@ class Unet(nn.Module):
         super().__init__()
         port.refuse(of="unet", grid_only=True)
         if any(side % 2**config.levels for side in port.shape):
-            raise ValueError(f"unet.levels: a grid {port.shape} cannot be halved {config.levels} times.")
+            raise ValueError(
+                f"unet.levels: a grid {port.shape} cannot be halved {config.levels} times; "
+                f"its sides should be multiples of {2**config.levels}."
+            )
         widths = [config.channels << level for level in range(config.levels + 1)]
         parts, init = library("base.modules", of="unet"), library("base.initialization", of="unet")
         steps = zip([port.inputs, *widths], widths, strict=False)

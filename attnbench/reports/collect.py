@@ -161,7 +161,7 @@ def fill_knobs(rows: list[Flat]) -> None:
     Where a mechanism is not here, or no longer takes these knobs, the rows are all there is: what one of them lacks
     and another has is blank and counts as idle in it.
     """
-    from attnbench.models._stages import spread  # here, for it brings torch
+    from mechanisms._stages import spread  # here, for it brings torch
 
     by_name: dict[str, list[Flat]] = {}
     for row in rows:
@@ -207,8 +207,8 @@ def absences(frame: pd.DataFrame) -> list[str]:
 
 def completed(config: "type[Knobs] | None", knobs: Flat, *, of: str) -> tuple[Flat, set[str]] | None:
     """Every knob and which are idle; None where there is no Config, or it does not take them."""
-    from attnbench.models._stages import Staged, at, staged
     from mechanisms import configure
+    from mechanisms._stages import Staged, at, staged
 
     if config is None:
         return None
@@ -241,10 +241,14 @@ def mixtures(frame: pd.DataFrame) -> list[str]:
     sentences, rows = [], records(frame)
     if len(versions := counted(row["code.fingerprint"] for row in rows)) > 1:
         sentences.append(f"The rows come from {len(versions)} versions of the code ({named(versions)}).")
-    for name in sorted({str(row["mechanism"] or row["model"]) for row in rows}):
-        own = (row.get("code.entries") for row in rows if name == str(row["mechanism"] or row["model"]))
+    whose: dict[tuple[str, ...], list[Any]] = {}  # a cell's own files are those of its task, model and mechanism
+    for row in rows:
+        parts = (row["mechanism"], row["model"], row["task"])
+        whose.setdefault(tuple(str(part or "") for part in parts), []).append(row.get("code.entries"))
+    for (mechanism, model, _), own in sorted(whose.items()):
         if len(versions := counted(own)) > 1:
-            sentences.append(f"The rows of {name} come from {len(versions)} versions of its files ({named(versions)}).")
+            told = f"The rows of {mechanism or model} come from {len(versions)} versions of its files"
+            sentences.append(f"{told} ({named(versions)}).")
     knobs = [name for name in frame.columns if name == "task" or name.startswith("task.")]
     tasks: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows:

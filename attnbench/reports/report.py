@@ -50,7 +50,7 @@ def sheets_of(frame: pd.DataFrame) -> list[sheets.Sheet]:
     pages = [sheet(table) for table in tables(frame) for sheet in (sheets.error_sheet, sheets.cost_sheet)]
     names = [row["task"] for row in records(frame)]
     for task in sorted({row["task"] for row in records(frame) if row["kind"] == "train"}, key=str):
-        own = frame[[name == task for name in names]]
+        own = pd.DataFrame(frame[[name == task for name in names]])
         measure = measured(records(own), frame.columns)[0]
         found = effects(own if measure in own else own.assign(**{measure: None}), measure)
         pages += [sheets.effects_sheet(found, measure)] if len(found) else []

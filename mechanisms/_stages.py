@@ -8,7 +8,8 @@ is idle in a stage has no value for it.
 from collections.abc import Mapping
 from typing import Any
 
-from mechanisms import Knobs, configure, find, resolved
+from mechanisms._knobs import Knobs, configure, resolved
+from mechanisms._registry import mechanisms
 
 
 class Staged:
@@ -63,7 +64,7 @@ def picked(name: str, knobs: Mapping[str, Any], stage: int) -> dict[str, Any]:
     """The knobs of a mechanism in one stage. Raises ValueError where one that is not idle there has no value for it."""
     own = at(knobs, stage)
     if gaps := knobs.keys() - own.keys():
-        config = configure(find(name).config, own, of=name)
+        config = configure(mechanisms.find(name).config, own, of=name)
         if lacking := sorted(gaps - config.idle()):
             there = ", ".join(knobs[lacking[0]])
             raise ValueError(f"{name}.{lacking[0]} has values for the stages {there} and none for stage {stage}.")
