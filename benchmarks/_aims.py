@@ -76,12 +76,18 @@ def growth(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
         for gradients in PASSES:
             own = picked(rows, group="catalogue grid", gradients=gradients, label=label).set_index("tokens")
             both = {name: grown(own, column) for name, column in (("time", "ms"), ("memory", "mib"))}
-            if all(both.values()):
-                last = sizes(own)[-1].Index
-                told = [f"{name} {value:.2f} up to {last:,}" for name, value in both.items()]
-                good = [value is not None and value <= bound and last == GROWN[1] for value in both.values()]
-                aimed = f"{label}: exponent at most {bound:g} from {GROWN[0]:,} to {GROWN[1]:,} tokens"
-                yield line(aimed, gradients, told, good)
+            aimed = f"{label}: exponent at most {bound:g} from {GROWN[0]:,} to {GROWN[1]:,} tokens"
+            if not len(own):
+                continue
+            if not all(both.values()):
+                cases: list[Any] = list(own.itertuples())
+                missing = [f"{row.status} at {row.Index:,}" for row in cases if row.status != "ok"]
+                yield line(aimed, gradients, [*missing, "too few sizes for an exponent"], [False])
+                continue
+            last = sizes(own)[-1].Index
+            told = [f"{name} {value:.2f} up to {last:,}" for name, value in both.items()]
+            good = [value is not None and value <= bound and last == GROWN[1] for value in both.values()]
+            yield line(aimed, gradients, told, good)
 
 
 def grown(own: pd.DataFrame, column: str) -> float | None:

@@ -88,6 +88,13 @@ def test_growth_aims_hold_both_time_and_memory_up_to_the_largest_size():
     assert [line["reached"] for line in growth(rows(1.0, 1.0, [2**k for k in range(12, 17)]))] == ["no"]
 
 
+def test_a_growth_that_too_few_sizes_show_is_missed_and_not_left_out():
+    made = [row("fma", n, 1e-3 * n, group="catalogue grid") for n in SIZES[:3]]
+    (found,) = growth(table(*made, row("fma", SIZES[3], 0.0, group="catalogue grid", status="over memory")))
+    assert found["measured"] == "over memory at 262,144, too few sizes for an exponent"
+    assert found["reached"] == "no"
+
+
 @pytest.mark.parametrize(
     ("times", "told"),
     [
