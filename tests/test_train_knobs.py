@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tasks
+from attnbench import measure
+from attnbench._cells import cost_spec
+from attnbench._entries import Chosen
+from attnbench.cell import identity
 from attnbench.models import maker
 from attnbench.models._timm import timm
 from mechanisms import configure, resolved
@@ -44,6 +48,40 @@ def fitted(model: nn.Module, **knobs: Any) -> dict[str, Tensor]:
 
 
 # --- knobs
+
+
+def test_what_changes_a_step_has_a_cost_cell_of_its_own_and_old_ones_keep_theirs():
+    def cost_id(**knobs: Any) -> str:
+        entry = tasks.find("darcy")
+        task = Chosen(
+            name="darcy", entry=entry, config=configure(entry.config, knobs, of="darcy"), written=(), line=None
+        )
+        return identity(cost_spec({"task": task.spec, "model": {"name": "fno"}}, task))
+
+    plain = cost_id()
+    assert cost_id(curve="linear", clip=0.5, average=0.9, epochs=3, precision="float32", accumulate=1) == plain
+    assert len({plain, cost_id(precision="bfloat16"), cost_id(accumulate=2)}) == 3
+
+
+def test_a_measured_step_is_made_as_the_knobs_say():
+    seen = []
+
+    class Noted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((len(x), self.layer(x).dtype))
+            return self.layer(x).float()
+
+    task: Any = type("Task", (), {"loss": staticmethod(squared)})
+    x = torch.ones(6, 4)
+    measure.training(Noted(), task, x, x, How(accumulate=3, precision="bfloat16"))()
+    measure.inference(Noted(), x, How(precision="bfloat16"))()
+    measure.training(Noted(), task, x, x)()
+    half, single = torch.bfloat16, torch.float32
+    assert seen == [(2, half), (2, half), (2, half), (6, half), (6, single)]
 
 
 @pytest.mark.parametrize("name", tasks.names())

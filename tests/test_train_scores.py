@@ -67,10 +67,10 @@ def told(name: str, tmp_path: Path, **knobs: Any) -> tuple[Any, dict[str, tuple[
     ("name", "knobs"),
     [
         ("images", {"side": 8, "train": 60, "valid": 20, "test": 50}),
-        ("images", {"source": "canvas", "train": 20, "valid": 5, "test": 20}),
-        ("segment", {"side": 8, "digits": 1, "clutter": 0, "train": 20, "valid": 5, "test": 30}),
-        ("charlm", {"train": 20, "valid": 5, "test": 30, "length": 24}),
-        ("mlm", {"train": 20, "valid": 5, "test": 30, "length": 24}),
+        ("images", {"source": "canvas", "train": 20, "batch": 10, "valid": 5, "test": 20}),
+        ("segment", {"side": 8, "digits": 1, "clutter": 0, "train": 20, "batch": 10, "valid": 5, "test": 30}),
+        ("charlm", {"train": 20, "batch": 10, "valid": 5, "test": 30, "length": 24}),
+        ("mlm", {"train": 20, "batch": 10, "valid": 5, "test": 30, "length": 24}),
     ],
 )
 def test_a_task_tells_the_same_of_what_is_kept_as_of_all_logits(name, knobs, tmp_path):
