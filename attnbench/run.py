@@ -27,7 +27,7 @@ import tasks
 from attnbench import flops, host, measure, models, plugins
 from attnbench.cell import identity
 from attnbench.models import Mechanism, counted, maker
-from attnbench.models._origins import weights_read
+from attnbench.models._origins import READ, weights_read
 from mechanisms import configure
 from tasks._checkpoint import publish
 from tasks._train import AS_USUAL, how
@@ -128,6 +128,7 @@ def train(spec: dict[str, Any], data: Path, cell: Path | None = None) -> Outcome
 
     cell: the folder of the cell, which all attempts at it share; without it a training that is killed is lost.
     """
+    READ.clear()  # of this cell alone
     knobs, first = started(spec["task"]["knobs"], cell)
     task = made_task(spec | {"task": spec["task"] | {"knobs": knobs}}, data)
     start = perf_counter()

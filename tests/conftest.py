@@ -2,12 +2,19 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.slurm_cluster import Cluster, missing
+
+
+def pytest_configure() -> None:
+    """Started in the background of a script, all that tests start would ignore the interrupts that tests send."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
