@@ -1,10 +1,23 @@
 """The sections of a sweep file that are no catalogue entries, each with its types."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from mechanisms import Knobs
+
+
+def as_list(seeds: Any) -> Any:
+    return [seeds] if isinstance(seeds, int) else seeds
+
+
+def different(seeds: list[int]) -> list[int]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError("a number or a list of different numbers, at least one")
+    return seeds
+
+
+Seeds = Annotated[list[NonNegativeInt], BeforeValidator(as_list), AfterValidator(different)]
 
 
 class Slurm(Knobs):
@@ -54,7 +67,7 @@ class Choose(Knobs):
     """its values; each is tried with every variant"""
     by: str | dict[str, str]
     """validation score that chooses, such as valid_rel_l2; of several tasks a map from each to its own"""
-    seeds: list[NonNegativeInt]
+    seeds: Seeds
     """seeds of the trials, none of them one of the sweep"""
 
     @property
@@ -79,16 +92,6 @@ class Choose(Knobs):
             raise ValueError("a list of different values, at least two")
         return values
 
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def one_seed_is_a_list(cls, seeds: Any) -> Any:
-        return as_list(seeds)
-
-    @field_validator("seeds")
-    @classmethod
-    def seeds_are_different(cls, seeds: list[int]) -> list[int]:
-        return different(seeds)
-
 
 class Equal(Knobs):
     """Makes variants equally large or costly, by solving for the width of the model around each mechanism."""
@@ -103,16 +106,6 @@ class Equal(Knobs):
     """share of the target by which a variant may miss it"""
 
 
-def as_list(seeds: Any) -> Any:
-    return [seeds] if isinstance(seeds, int) else seeds
-
-
-def different(seeds: list[int]) -> list[int]:
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError("a number or a list of different numbers, at least one")
-    return seeds
-
-
 class Frame(Knobs):
     """What a sweep file says beside its lists of tasks, models and mechanisms."""
 
@@ -120,7 +113,7 @@ class Frame(Knobs):
     """what the sweep is to answer, in one sentence"""
     runs: PositiveInt
     """number of distinct training cells that the file describes"""
-    seeds: list[NonNegativeInt]
+    seeds: Seeds
     """seeds of the runs; runs of one seed are paired"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """device class of all cells; auto takes cuda where there is one, or where slurm asks for GPUs"""
@@ -134,13 +127,3 @@ class Frame(Knobs):
     """resources on a cluster"""
     figures: list[Figure] = Field(default_factory=list)
     """what report draws"""
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def one_seed_is_a_list(cls, seeds: Any) -> Any:
-        return as_list(seeds)
-
-    @field_validator("seeds")
-    @classmethod
-    def seeds_are_different(cls, seeds: list[int]) -> list[int]:
-        return different(seeds)

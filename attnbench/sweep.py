@@ -108,23 +108,27 @@ def expand_text(
     ]
     distinct = {cell.id: cell for cell in trainings}
     waiting = {id: cell for id, cell in distinct.items() if WAITS in cell.settled}
-    if not (settings or only) and len(distinct) != frame.runs:
-        told = f"runs announces {frame.runs} cells, and it describes {len(distinct)} distinct cells; correct one."
-        raise SweepError(file, line(text, "runs"), told)
+    if not (settings or only):
+        refuse_count(file, text, frame, len(distinct))
     refuse_figures(file, text, frame, distinct.values())
-    costs = {cost.id: cost for cost in map(cost_cell, distinct.values())}
-    known = (cell for id, cell in distinct.items() if id not in waiting)
+    known = {id: cell for id, cell in distinct.items() if id not in waiting}
     return Plan(
         file=file,
         name=named(file, settings, only),
         frame=frame,
         device=device,
-        cells=(*known, *costs.values()),
+        cells=(*known.values(), *{cost.id: cost for cost in map(cost_cell, distinct.values())}.values()),
         folded=len(trainings) - len(distinct),
         left_out=omitted,
         waiting=tuple(waiting.values()),
         again=again,
     )
+
+
+def refuse_count(file: Path, text: Mapping[str, Any], frame: Frame, described: int) -> None:
+    if described != frame.runs:
+        told = f"runs announces {frame.runs} cells, and it describes {described} distinct cells; correct one."
+        raise SweepError(file, line(text, "runs"), told)
 
 
 def named(file: Path, settings: Sequence[str], only: Sequence[str]) -> str:

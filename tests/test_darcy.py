@@ -14,6 +14,8 @@ from mechanisms import configure
 from tasks import Port
 from tasks.darcy import Config, Darcy, Scales, relative_errors
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"side": 8, "refine": 4, "train": 32, "valid": 12, "test": 12, "epochs": 3, "batch": 8}
 
 
@@ -30,14 +32,6 @@ def made(folder: Path, **knobs: float) -> Darcy:
 @pytest.fixture(scope="module")
 def task(tmp_path_factory) -> Darcy:
     return made(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def share(error: np.ndarray, truth: np.ndarray) -> float:

@@ -1,6 +1,5 @@
 """Where Darcy's error lies: distances against brute force, numbers and curves worked out node by node."""
 
-from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 
@@ -9,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-import tasks
 from attnbench.models import maker
 from mechanisms import configure
-from tasks import Port
 from tasks.darcy import Darcy, Scales
 from tasks.darcy_interfaces import Config, DarcyInterfaces, to_boundary, to_jump
-from tests.test_darcy import Constant, Net, quiet, share
+from tests.test_darcy import Constant, quiet, share, trained
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {"side": 12, "refine": 4, "train": 16, "valid": 6, "test": 5, "epochs": 2, "batch": 8}
 
@@ -29,18 +28,6 @@ def made(folder: Path, **knobs) -> DarcyInterfaces:
 @pytest.fixture(scope="module")
 def task(tmp_path_factory) -> DarcyInterfaces:
     return made(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def trained(task: Darcy, make: Callable[[Port], nn.Module] = Net) -> tasks.Trained:
-    return task.run(make, seed=0, device="cpu")
 
 
 # --- distances

@@ -1,6 +1,5 @@
 """Darcy's transfer to another grid: the same fields and weights on both, errors by band, what does not transfer."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,9 @@ from mechanisms import configure
 from tasks import Port
 from tasks.darcy import Darcy, Scales
 from tasks.darcy_transfer import Config, DarcyTransfer, banded, energies, resized, spectrum
-from tests.test_darcy import Constant, Net, quiet, share
+from tests.test_darcy import Constant, Net, quiet, share, trained
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {"side": 16, "test_side": 31, "refine": 4, "train": 16, "valid": 6, "test": 6, "epochs": 2, "batch": 8}
 ISOTROPIC = {"channels": 16, "depth": 1}
@@ -29,18 +30,6 @@ def made(folder: Path, **knobs) -> DarcyTransfer:
 @pytest.fixture(scope="module")
 def task(tmp_path_factory) -> DarcyTransfer:
     return made(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def trained(task: Darcy, make: Callable[[Port], nn.Module] = Net) -> tasks.Trained:
-    return task.run(make, seed=0, device="cpu")
 
 
 class Bound(Net):

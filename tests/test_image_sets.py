@@ -4,42 +4,24 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from shutil import copy
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mechanisms import configure
 from tasks import _image_folders
-from tasks._data import load
 from tasks._image_folders import decoded, fitted
 from tasks._image_layouts import LAYOUTS
 from tasks._labelled import SPLITS
-from tasks.images import Config, Images
 from tests import image_sets
+from tests.test_images import arrays, made, watch
 
 SMALL = {"train": 12, "valid": 2, "test": 6, "batch": 4, "side": 8}
 WRITERS = {
     name: (getattr(image_sets, name), {"train": 10, "valid": 2, "test": 4} if name == "flowers102" else None)
     for name in ("cifar100", "tiny_imagenet", "flowers102", "food101", "pets", "cars")
 }
-
-
-def watch(done: int, total: int) -> None:
-    assert 0 < done <= total
-
-
-def made(data: Path, **knobs: Any) -> Images:
-    task = Images(configure(Config, knobs, of="images"), data)
-    task.prepare(watch, 1)
-    return task
-
-
-def arrays(task: Images, split: str) -> tuple[np.ndarray, np.ndarray]:
-    inputs, target = (load(task.folder, task.recipe, f"{split}_{part}") for part in ("inputs", "target"))
-    return inputs, target
 
 
 # --- sets
