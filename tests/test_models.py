@@ -116,6 +116,11 @@ def test_places_are_told_unless_the_task_tells_them():
         assert alike == permuted_alike
 
 
+def test_symbols_start_no_smaller_than_the_sines_of_their_places():
+    model = maker("isotropic", SMALL, ("full", {}), 0)(Port(inputs=500, outputs=2, shape=(64,), symbols=True))
+    assert model.lift.weight.square().mean() > model.places.square().mean()
+
+
 def test_sines_tell_every_place_apart_and_are_those_of_the_paper():
     waves = isotropic.sinusoids((5, 7), 16)
     assert len({tuple(w) for w in waves.reshape(35, 16).tolist()}) == 35

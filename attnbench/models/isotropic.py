@@ -3,7 +3,8 @@
 Each block adds mechanism(norm(x)) and then mlp(norm(x)), as in Xiong et al., "On Layer Normalization in the Transformer
 Architecture", 2020. https://arxiv.org/abs/2002.04745
 Points become tokens one by one, or in patches of patch x patch by a linear map; another linear map gives each of them
-back its answer. One answer an example is read from the mean of all tokens.
+back its answer. Symbols become rows of a table that starts with variance 1: rows much smaller than the sines of places
+are hardly learned to be told apart. One answer an example is read from the mean of all tokens.
 """
 
 from collections.abc import Mapping
@@ -103,9 +104,7 @@ def refuse_patches(port: Port, patch: int) -> None:
 def lift(port: Port, points: int, channels: int) -> nn.Module:
     """From what a token's points hold to its channels."""
     if port.symbols:
-        table = nn.Embedding(port.inputs, channels)
-        nn.init.normal_(table.weight, std=channels**-0.5)
-        return table
+        return nn.Embedding(port.inputs, channels)
     return nn.Linear(points * port.inputs, channels)
 
 
