@@ -59,7 +59,7 @@ def test_the_linear_probe_finishes_on_weights_from_a_file_and_trains_new_ones_al
     torch.save(known, tmp_path / "weights.pth")
     settings = [f"model.pretrained={tmp_path / 'weights.pth'}", "task.precision=float32"]
     cells = trainings("images_linear_probe", settings)
-    kinds = {(cell.mechanism.name, cell.model.values["adapter_stages"]): cell for cell in cells.values()}
+    kinds = {(cell.spec["mechanism"]["name"], cell.model.values["adapter_stages"]): cell for cell in cells.values()}
     assert set(kinds) == {("swin", 0), ("swin", 2), ("mano", 0), ("mano", 2)}
     for cell in kinds.values():
         finishes(cell, tmp_path / "data", tmp_path, monkeypatch)

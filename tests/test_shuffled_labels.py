@@ -7,6 +7,7 @@ must go well below it, else the comparison would say nothing; pathfinder, minute
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ PATCHES = {"images": 2, "segment": 2}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def made(name: str, folder: Path) -> tasks.Runnable:
+def made(name: str, folder: Path) -> Any:
     task = tasks.find(name)
     made = task.cls(configure(task.config, {**SMALL, "batch": 32, **CASES[name]}, of=name), folder)
     made.prepare(lambda *_: None, 1)
@@ -56,14 +57,14 @@ def counted(answers: Tensor, kinds: int) -> np.ndarray:
     return np.bincount(answers[answers != UNASKED].numpy(), minlength=kinds) + 1e-9
 
 
-def trained(task: tasks.Runnable, patch: int = 1) -> dict[str, float]:
+def trained(task: Any, patch: int = 1) -> dict[str, float]:
     model = {"channels": 32, "depth": 2, "patch": patch}
     return dict(task.run(maker("isotropic", model, ("full", {}), 0), seed=0, device="cpu").result)
 
 
-def deal(task: tasks.Runnable, monkeypatch: pytest.MonkeyPatch) -> None:
+def deal(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives every training and validation example another's target."""
-    read = task.read  # pyright: ignore[reportAttributeAccessIssue]
+    read = task.read
 
     def dealt(split: str, device: str) -> tuple[Tensor, Tensor]:
         inputs, target = read(split, device)
@@ -76,7 +77,7 @@ def deal(task: tasks.Runnable, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_with_shuffled_targets_nothing_is_learned_and_with_true_ones_much(name, tmp_path, monkeypatch):
     task = made(name, tmp_path)
-    known, asked = (task.read(split, "cpu")[1] for split in ("train", "test"))  # pyright: ignore[reportAttributeAccessIssue]
+    known, asked = (task.read(split, "cpu")[1] for split in ("train", "test"))
     level, commonest = levels(known, asked)
     true = trained(task, PATCHES.get(name, 1))
     deal(task, monkeypatch)
@@ -91,7 +92,7 @@ def test_with_shuffled_targets_nothing_is_learned_and_with_true_ones_much(name, 
 def test_with_shuffled_pressures_no_darcy_field_is_told_from_another(tmp_path, monkeypatch):
     darcy = tasks.find("darcy")
     knobs = {"side": 8, "refine": 2, "train": 128, "valid": 32, "test": 64, "epochs": 12, "batch": 8, "rate": 5e-3}
-    task = darcy.cls(configure(darcy.config, knobs, of="darcy"), tmp_path)
+    task: Any = darcy.cls(configure(darcy.config, knobs, of="darcy"), tmp_path)
     task.prepare(lambda *_: None, 1)
     read = task.read
     pressure, test = read("train")[:, 1].mean(0), read("test")[:, 1]
