@@ -180,16 +180,19 @@ def list_(kind: str, as_json: bool, plugin: tuple[Path, ...]) -> None:
     click.echo(json.dumps(entries, indent=1) if as_json else reading.shelf(entries))
 
 
-@main.command()
+@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("task")
-@click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", help="Knob of the task, as side=32.")
+@click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", help="The same as --KNOB VALUE.")
 @common
-def data(task: str, settings: tuple[str, ...], results: Path | None, data_dir: Path | None, quiet: bool) -> None:
-    """Make the data of a TASK, or find them, and print their hash."""
+@click.pass_context
+def data(
+    ctx: click.Context, task: str, settings: tuple[str, ...], results: Path | None, data_dir: Path | None, quiet: bool
+) -> None:
+    """Make the data of a TASK, or find them, and print their hash; its knobs as --NAME VALUE."""
     del results
     from attnbench import verbs
 
-    click.echo(verbs.data(task, settings, paths.data(data_dir), quiet))
+    click.echo(verbs.data(task, (*settings, *ctx.args), paths.data(data_dir), quiet))
 
 
 @main.command()

@@ -252,14 +252,10 @@ def owner_of(knob: str, configs: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def data(task: str, words: Sequence[str], folder: Path, quiet: bool) -> str:
-    """Makes the data of a task at the given knobs; returns their hash."""
+    """Makes the data of a task, knobs as in `run` or without the dashes as side=32; returns their hash."""
     found = tasks.find(task)
-    knobs = {}
-    for word in words:
-        name, equals, written = word.partition("=")
-        if not equals:
-            raise ValueError(f"--set is written KNOB=VALUE; got {word!r}.")
-        knobs[name] = plain(value(written))
+    options = [word if word.startswith("--") or "=" not in word else f"--{word}" for word in words]
+    knobs = {name.removeprefix("task."): plain(value(written)) for name, written in pairs(options)}
     config = configure(found.config, knobs, of=task)
     spec = {"schema": SCHEMA, "protocol": PROTOCOL, "kind": "train", "device": "cpu", "threads": 1}
     spec["task"] = {"name": task, "version": found.version, "knobs": resolved(config)}

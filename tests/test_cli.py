@@ -202,7 +202,7 @@ def test_a_sweep_for_a_device_that_is_not_here_is_refused_before_anything_is_wri
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("side", "--set is written KNOB=VALUE; got 'side'."),
+        ("side", "knobs are written --name value; got 'side'."),
         ("sde=8", "darcy has no knob 'sde'. Did you mean 'side'?"),
         ("side=[1", "'[1' is no value"),
         ("side=2", "darcy.side should be greater than or equal to 4; got 2 (int)."),
@@ -210,6 +210,11 @@ def test_a_sweep_for_a_device_that_is_not_here_is_refused_before_anything_is_wri
 )
 def test_data_with_a_wrong_knob_are_refused(setting, sentence):
     assert sentence in refused("data", "darcy", "--set", setting, "--data-dir", "data")
+
+
+@pytest.mark.parametrize("words", [["--side", "x"], ["--task.side=x"], ["--set", "task.side=x"], ["--set", "side=x"]])
+def test_data_take_knobs_as_run_and_as_sweep_do(words):
+    assert "darcy.side should be a valid integer" in refused("data", "darcy", *words, "--data-dir", "data")
 
 
 # check and dry runs
