@@ -68,6 +68,23 @@ def test_attention_recalls_what_a_model_without_it_cannot(tmp_path):
     assert abs(blind["chance"] - 1 / 8) < 0.08
 
 
+def test_windows_recall_no_more_than_lies_within_their_reach(tmp_path):
+    knobs = {"train": 1500, "valid": 100, "test": 400, "epochs": 8, "pairs": 2, "length": 12, "rate": 4e-3}
+    task = made(tmp_path, **knobs)
+    inputs, target = (tensor.numpy() for tensor in task.read("test", "cpu"))
+    near = []
+    for symbols, asked in zip(inputs, target, strict=True):
+        keys = symbols[:4:2].tolist()
+        near += [place - (2 * keys.index(symbols[place]) + 1) <= 2 for place in np.flatnonzero(asked != UNASKED)]
+    model, share = {"channels": 32, "depth": 2}, float(np.mean(near))
+    short = task.run(maker("isotropic", model, ("sliding", {"window": 2, "sinks": 0}), 0), seed=0, device="cpu").result
+    far = task.run(maker("isotropic", model, ("sliding", {"window": 12}), 0), seed=0, device="cpu").result
+    ceiling = share + (1 - share) / 8  # two blocks of windows of two see two symbols back; the rest is guessed
+    assert short["accuracy"] < ceiling + 3 * (0.25 / len(near)) ** 0.5
+    assert 0.05 < share < 0.5
+    assert far["accuracy"] > 0.95
+
+
 def test_only_what_is_asked_counts_as_right():
     answers = torch.eye(3)[[0, 1, 2, 0]]
     assert accuracy(answers, torch.tensor([0, 2, UNASKED, 0])) == pytest.approx(2 / 3)
