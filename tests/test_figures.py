@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from attnbench.reports import figures
+from attnbench.reports import canvas, figures
 from attnbench.reports.collect import collect
 from attnbench.reports.report import write_report
 from tests.made_rows import FakeStore, ablation, fail, only, small, training
@@ -55,6 +55,13 @@ def test_every_seed_is_a_point_and_every_failure_is_named(figure: dict[str, Any]
     text = " ".join(" ".join(words(picture)).split())
     assert "1 oom" in text
     assert "fno" in text
+
+
+@pytest.mark.parametrize(("column", "axis"), [("result.rel_l2", "log"), ("result.accuracy", "linear")])
+def test_errors_that_span_much_stand_on_a_logarithmic_axis_and_accuracies_never(column: str, axis: str):
+    axes = Figure().subplots()
+    canvas.scale(axes, "x", column, [0.05, 0.9], log_from=6)
+    assert axes.get_xscale() == axis
 
 
 def points(picture: Figure) -> list[float]:

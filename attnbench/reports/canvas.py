@@ -129,9 +129,14 @@ def note(figure: Figure, *sentences: str) -> None:
 
 
 def scale(axes: "Axes", which: Literal["x", "y"], column: str, numbers: Sequence[float], *, log_from: float) -> bool:
-    """Labels an axis, and makes it logarithmic if its numbers are positive and span this factor; whether it did."""
+    """Labels an axis, and makes it logarithmic if its numbers are positive and span this factor; whether it did.
+
+    Never for a score of which more is better, such as an accuracy: towards 1 a logarithm would hide its differences.
+    """
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_label_text(described(column).axis)
+    if described(column).better == "higher":
+        return False
     span = max(numbers) / min(numbers) if numbers and min(numbers) > 0 else 1.0
     if span < log_from:
         return False
