@@ -62,12 +62,14 @@ def check(plan: Plan, known: Mapping[str, Work] = EMPTY) -> Checked:
 
 
 def choice(plan: Plan) -> dict[str, Any] | None:
-    """How a knob is chosen: the knob, its values, the seeds of the trials, and of each task the score and its side."""
+    """How a knob is chosen: the knob, its values, the seeds of the trials, and of each task the score and its side, and
+    the value that rows leave out, if there is one."""
     if (choose := plan.frame.choose) is None:
         return None
     entries = {cell.task.name: cell.task.entry for cell in plan.cells}
     scores = {task: (choose.score(task), entry.better[choose.score(task)]) for task, entry in entries.items()}
-    return {"knob": choose.knob, "values": choose.values, "seeds": choose.seeds, "scores": scores}
+    neutral = {task: entry.config.neutral.get(choose.name) for task, entry in entries.items()}
+    return {"knob": choose.knob, "values": choose.values, "seeds": choose.seeds, "scores": scores, "neutral": neutral}
 
 
 def better(plan: Plan) -> dict[str, str]:

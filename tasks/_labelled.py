@@ -109,7 +109,7 @@ class Labelled:
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy of the answers that are asked."""
-        return F.cross_entropy(prediction.flatten(0, -2), target.flatten(), ignore_index=UNASKED)
+        return F.cross_entropy(prediction.flatten(0, -2), target.flatten().long(), ignore_index=UNASKED)
 
     def run(self, make: Make, *, seed: int, device: str, checkpoint: Checkpoint | None = None) -> Trained:
         """Trains a model with the seed, which also draws its weights.
@@ -117,9 +117,9 @@ class Labelled:
         Raises ValueError when the examples are not there, Diverged when a loss is not finite.
         """
         config = self.config
-        data, valid = self.read("train", device), self.read("valid", device)
+        data, valid = self.stored("train", device), self.stored("valid", device)
         torch.manual_seed(seed)
-        model = started(make(config.port), config.start).to(device)
+        model = Seeing(started(make(config.port), config.start), self.seen).to(device)
         history = train(
             model,
             data,
@@ -131,13 +131,13 @@ class Labelled:
             weigh=asked,
         )
         found = {"valid_accuracy": self.score(model, valid).accuracy, "valid_loss": min(history.valid_score)}
-        test = self.read("test", device)
+        test = self.stored("test", device)
         scored = self.score(model, test)
         found |= {"accuracy": scored.accuracy, "loss": scored.loss}
         found |= {"chance": chance(data[1], test[1])} | curves(history)
         found |= self.told({"train": data, "valid": valid, "test": test}, scored.answers)
         raw = {"train_loss": history.train_loss, "valid_loss": history.valid_score}
-        return Trained(result=found, raw=raw, weights=weights_of(model) if config.keep_weights else {})
+        return Trained(result=found, raw=raw, weights=weights_of(model.net) if config.keep_weights else {})
 
     def score(self, model: nn.Module, split: tuple[Tensor, Tensor]) -> "Scored":
         """Loss and accuracy of a model on a split, batch after batch: all logits at once may not fit into memory."""
@@ -152,13 +152,33 @@ class Labelled:
         count = asked(split[1])
         return Scored(total / count if count else math.nan, accuracy(answers, split[1]), answers)
 
-    def read(self, split: str, device: str) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a split; small whole numbers on disk become what torch indexes with."""
+    def stored(self, split: str, device: str) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of a split as they lie on disk, in small whole numbers: as floats, images would fill four
+        times the memory. A target has at least 16 bits, for UNASKED is negative."""
         inputs, target = (
             torch.from_numpy(load(self.folder, self.recipe, f"{split}_{part}")) for part in ("inputs", "target")
         )
-        inputs = inputs.long() if self.config.port.symbols else inputs.float()
-        return inputs.to(device), target.long().to(device)
+        return inputs.to(device), (target.short() if target.dtype == torch.uint8 else target).to(device)
+
+    def seen(self, inputs: Tensor) -> Tensor:
+        """Stored inputs as a model is given them."""
+        return inputs.long() if self.config.port.symbols else inputs.float()
+
+    def read(self, split: str, device: str) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of a whole split as a model and its loss see them."""
+        inputs, target = self.stored(split, device)
+        return self.seen(inputs), target.long()
+
+
+class Seeing(nn.Module):
+    """A model that takes stored inputs: each batch is turned into what the model itself is given."""
+
+    def __init__(self, net: nn.Module, seen: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.net, self.seen = net, seen
+
+    def forward(self, stored: Tensor) -> Tensor:
+        return self.net(self.seen(stored))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ arrays remember every file's size and SHA-256, and a file that has changed since
 """
 
 import json
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -52,11 +53,15 @@ class Pictures(Labelled):
             refuse_changes(layout, self.folder, known)
         return content
 
-    def read(self, split: str, device: str) -> tuple[Tensor, Tensor]:
-        """Inputs of zero mean and unit deviation over the training examples, and targets."""
-        inputs, target = super().read(split, device)
-        mean, deviation = torch.from_numpy(load(self.folder, self.recipe, SCALE)).to(device)
-        return inputs.sub_(mean).div_(deviation), target
+    @cached_property
+    def scale(self) -> Tensor:
+        """Mean and deviation of each channel over the training examples [2, channels]."""
+        return torch.from_numpy(load(self.folder, self.recipe, SCALE))
+
+    def seen(self, inputs: Tensor) -> Tensor:
+        """Images of zero mean and unit deviation over the training examples."""
+        mean, deviation = self.scale.to(inputs.device)
+        return inputs.float().sub_(mean).div_(deviation)
 
 
 def scale(images: UInt8[np.ndarray, "images height width channels"]) -> np.ndarray:

@@ -65,4 +65,4 @@ def unigram(known: Tensor, target: Tensor, symbols: int) -> float:
     """Mean cross-entropy in nats of giving each symbol its frequency among those known, one added to each count."""
     counts = torch.bincount(known[known != UNASKED], minlength=symbols).double() + 1
     asked = target[target != UNASKED]
-    return F.nll_loss((counts / counts.sum()).log().expand(len(asked), -1), asked).item()
+    return F.nll_loss((counts / counts.sum()).log().expand(len(asked), -1), asked.long()).item()

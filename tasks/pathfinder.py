@@ -123,7 +123,6 @@ class Pathfinder(Labelled):
             found[f"{split}_target"] = np.array([one.answer for one in ones], np.uint8)
         return found
 
-    def read(self, split: str, device: str) -> tuple[Tensor, Tensor]:
-        """A split's images, 0 to 1, in the port's shape, and answers."""
-        inputs, target = super().read(split, device)
-        return inputs.reshape(-1, *self.config.port.shape, 1) / 255, target
+    def seen(self, inputs: Tensor) -> Tensor:
+        """Images, 0 to 1, in the port's shape."""
+        return inputs.float().reshape(-1, *self.config.port.shape, 1) / 255

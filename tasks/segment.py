@@ -101,7 +101,7 @@ class Segment(Pictures):
 def mean_iou(given: Tensor, target: Tensor, classes: int) -> float:
     """Mean intersection over union of the classes that are given or true where a class is asked."""
     asked = target != UNASKED
-    pairs = classes * target[asked] + given[asked]
+    pairs = classes * target[asked].long() + given[asked]
     counts = pairs.bincount(minlength=classes**2).reshape(classes, classes).double()
     union = counts.sum(0) + counts.sum(1) - counts.diag()
     return (counts.diag()[union > 0] / union[union > 0]).mean().item()

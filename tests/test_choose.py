@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from attnbench import _choose, launch, reading
 from attnbench.cell import identity
-from attnbench.check import check
+from attnbench.check import check, choice
 from attnbench.engine import codes
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.states import Summary
@@ -18,7 +19,7 @@ from attnbench.manifest import Manifest
 from attnbench.reports.collect import collect
 from attnbench.reports.report import screen, write_report
 from attnbench.reports.summary import tables
-from attnbench.reports.trials import expected_best
+from attnbench.reports.trials import expected_best, trials_sheets
 from attnbench.sweep import Plan, expand_text
 from tests.asked import TEXT, changed, plan, written
 from tests.made_rows import FakeStore, add
@@ -287,6 +288,17 @@ def test_the_report_keeps_trials_out_of_its_tables_and_tells_what_they_gave(runs
     ]
     assert not re.search(r"\brate\b", text.partition("## darcy: error\n")[2].partition("##")[0])
     assert screen(frame).row_count == 2
+
+
+def test_a_value_that_rows_leave_out_is_told_and_chosen_like_the_others(tmp_path):
+    asked = ASKED.replace("task.rate, values: [1e-3, 3e-3, 1e-2]", "task.clip, values: [0.5, 1.0, 2.0]")
+    choose = choice(plan(tmp_path, asked))
+    assert choose is not None
+    row = {"kind": "trial", "task": "darcy", "variant": "full", "status": "ok"}
+    tried = [(0.5, 0.3), (None, 0.1), (2.0, 0.2)]  # a clip of 1 is neutral
+    rows = [row | {"task.clip": clip, "result.valid_rel_l2": score} for clip, score in tried for _ in (100, 101)]
+    (sheet,) = trials_sheets(pd.DataFrame(rows), choose)
+    assert sheet.rows == [["full", "6 / 6", "1.0", "0.3000", "0.1000", "0.2000", "0.2000", "0.1333", "0.1000"]]
 
 
 def test_a_plain_sweep_waits_for_nothing(tmp_path):

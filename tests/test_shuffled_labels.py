@@ -64,14 +64,14 @@ def trained(task: Any, patch: int = 1) -> dict[str, float]:
 
 def deal(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives every training and validation example another's target."""
-    read = task.read
+    read = task.stored
 
     def dealt(split: str, device: str) -> tuple[Tensor, Tensor]:
         inputs, target = read(split, device)
         order = torch.randperm(len(target), generator=torch.Generator().manual_seed(3))
         return inputs, target if split == "test" else target[order]
 
-    monkeypatch.setattr(task, "read", dealt)
+    monkeypatch.setattr(task, "stored", dealt)
 
 
 @pytest.mark.parametrize("name", CASES)

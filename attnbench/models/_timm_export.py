@@ -4,7 +4,7 @@ Importing attnbench.models is enough; this file is imported with timm, see _timm
 has around its mechanism, hence timm's class with other blocks: channels first, with its heads, features and traits.
 mano_swinv2_*: MANO's image variant, 3, 2, 1 and 1 levels on Swin V2's attention in windows of 8 (Colagrande et al.,
 2025, section 5, https://arxiv.org/abs/2507.02748); `window_size` and `levels` are arguments. On smaller images windows
-shrink to the grid, as timm's do.
+shrink to the grid, as timm's do, and `levels` have to be fewer, such as (2, 1, 1, 1) at 64 x 64.
 attnbench_swinv2_*: any mechanism, by the arguments `mechanism` and `knobs`; a knob may be a map from stages to values.
 There are no pretrained weights, and a model keeps the size of image that it was made for.
 """

@@ -22,8 +22,8 @@ from tasks import Port
 class Config(Start):
     timm: str = "swinv2_tiny_window8_256"
     """name of the model in timm, as timm.list_models() gives it"""
-    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """chance with which the last block is left out in training, less for those before it"""
+    drop_path: float | None = Field(default=None, ge=0.0, lt=1.0)
+    """chance with which the last block is left out in training, less for those before it; None for timm's own"""
 
     @field_validator("timm")
     @classmethod
@@ -44,12 +44,15 @@ class TimmWhole(Started):
         if not port.once:
             raise ValueError("timm_whole gives one answer an example; this task asks for one at every point.")
         self.first = Rearrange("b h w c -> b c h w")
-        optional: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+        optional: dict[str, Any] = {} if config.drop_path is None else {"drop_path_rate": config.drop_path}
         known = timm().get_pretrained_cfg(config.timm)
         if known and known.fixed_input_size:
             optional["img_size"] = port.shape
         self.net = timm().create_model(config.timm, in_chans=port.inputs, num_classes=port.outputs, **optional)
-        self.start(config, self.net.pretrained_cfg.get("classifier") or "head", of="timm_whole")
+        head = self.net.pretrained_cfg.get("classifier") or "head"
+        if not isinstance(head, str):
+            raise ValueError(f"timm_whole takes models with one last layer; {config.timm} has {' and '.join(head)}.")
+        self.start(config, head, of="timm_whole")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.first(x))

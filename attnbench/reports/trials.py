@@ -36,10 +36,12 @@ def trials_sheets(frame: pd.DataFrame, choose: Mapping[str, Any] | None) -> list
 def sheet(task: str, rows: list[dict[str, Any]], choose: Mapping[str, Any]) -> Sheet:
     knob, (by, side) = choose["knob"], choose["scores"][task]
     column, sign = f"result.{by}", -1 if side == "higher" else 1
-    name, values = knob.partition(".")[2], choose["values"]
+    name, values, neutral = knob.partition(".")[2], choose["values"], choose.get("neutral", {}).get(task)
     lines = []
     for (variant,), own in split(rows, ["variant"]):
-        losses = [mean_loss([row for row in own if row.get(knob) == value], column, sign) for value in values]
+        losses = [
+            mean_loss([row for row in own if tried(row, knob, neutral) == value], column, sign) for value in values
+        ]
         curve = [number(sign * one) for one in expected_best(losses)]
         ok = sum(row["status"] == "ok" for row in own)
         chosen = str(values[losses.index(min(losses))]) if len(own) == len(values) * len(choose["seeds"]) else NOTHING
@@ -58,6 +60,11 @@ def sheet(task: str, rows: list[dict[str, Any]], choose: Mapping[str, Any]) -> S
         ],
         rows=lines,
     )
+
+
+def tried(row: Mapping[str, Any], knob: str, neutral: Any) -> Any:
+    """A trial's value of the knob; a row leaves out a neutral one."""
+    return neutral if pd.isna(row.get(knob)) else row[knob]
 
 
 def mean_loss(rows: list[dict[str, Any]], column: str, sign: int) -> float:
