@@ -11,13 +11,16 @@ import torch
 from scipy.stats import chisquare, f_oneway
 from sklearn.datasets import load_digits
 from sklearn.metrics import top_k_accuracy_score
+from torch import nn
 
 from attnbench.models import maker
 from mechanisms import configure
+from tasks import Port
 from tasks._canvas import pools
 from tasks._data import load
 from tasks._image_layouts import LAYOUTS
 from tasks._labelled import SPLITS, streams
+from tasks._train import History, train
 from tasks.images import Config, Images, among, pair
 
 
@@ -199,3 +202,29 @@ def test_knobs_of_other_sources_stay_out_of_a_cells_id():
         "cars": 196,
         "imagenet": 1000,
     }
+
+
+def test_a_training_keeps_images_as_bytes_and_a_model_sees_them_scaled(tmp_path, monkeypatch):
+    kept, seen = [], []
+
+    class Net(nn.Module):
+        def __init__(self, port: Port):
+            super().__init__()
+            self.head = nn.Linear(port.shape[0] * port.shape[1], port.outputs)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return self.head(x.flatten(1))
+
+    def spied(model: nn.Module, data: tuple[torch.Tensor, torch.Tensor], **how: Any) -> History:
+        kept.append(data)
+        return train(model, data, **how)
+
+    monkeypatch.setattr("tasks._labelled.train", spied)
+    task = made(tmp_path, source="digits", side=8, train=50, valid=20, test=20, epochs=1, batch=50)
+    trained = task.run(Net, seed=0, device="cpu")
+    ((inputs, _),) = kept
+    assert inputs.dtype == torch.uint8
+    assert abs(seen[0].mean().item()) < 1e-5
+    assert abs(seen[0].std(correction=0).item() - 1) < 1e-5
+    assert 0 <= trained.result["accuracy"] <= 1
