@@ -111,8 +111,8 @@ def set_up(spec: dict[str, Any]) -> None:
     torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions alone: float32 is to mean the same for all
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.use_deterministic_algorithms(spec["device"] == "cpu")
-    filled = spec["kind"] != "cost"  # where time is measured: filling takes up to 5 % of a step
-    torch.utils.deterministic.fill_uninitialized_memory = filled
+    deterministic: Any = torch.utils.deterministic  # whose attributes type checkers do not see
+    deterministic.fill_uninitialized_memory = spec["kind"] != "cost"  # it takes up to 5 % of a step, which is measured
 
 
 def find_entries(spec: dict[str, Any]) -> None:
