@@ -30,7 +30,7 @@ from attnbench.models import Mechanism, counted, maker
 from attnbench.models._origins import READ, weights_read
 from mechanisms import configure
 from tasks._checkpoint import publish
-from tasks._train import AS_USUAL, how
+from tasks._step import AS_USUAL, how
 from tasks._weights import hashed, packed
 
 Outcome = dict[str, Any]

@@ -1,0 +1,98 @@
+"""One step of a training, and the answers of a model in batches: whole or in parts, and in a precision."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasks._training import CLIP, Precision, Schedule
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class How:
+    """How a step is made; see the knobs of the same names, and Training for `weigh`."""
+
+    clip: float = CLIP
+    accumulate: int = 1
+    precision: Precision = "float32"
+    weigh: Callable[[Tensor], float] = len
+
+
+AS_USUAL = How()
+
+
+def how(schedule: Schedule) -> How:
+    """The part of a schedule that says what a step does."""
+    return How(schedule.clip, schedule.accumulate, schedule.precision)
+
+
+def update(
+    model: nn.Module,
+    batch: Pair,
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    rate: float,
+    how: How = AS_USUAL,
+) -> Tensor:
+    """One step at a learning rate; returns the loss before it, left on the device so that nothing waits for it.
+
+    It ends without gradients, so that what a step needs is seen whole between its start and its end.
+    """
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    value = whole(model, batch, loss, how) if how.accumulate == 1 else in_parts(model, batch, loss, how)
+    if how.clip:
+        nn.utils.clip_grad_norm_(model.parameters(), how.clip)
+    optimiser.step()
+    optimiser.zero_grad()
+    return value
+
+
+def whole(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
+    """Leaves the gradient of a batch's loss in the weights; returns the loss."""
+    with products(how.precision, batch[0].device):
+        answers = model(batch[0])
+    value = loss(plain(answers), batch[1])
+    value.backward()
+    return value.detach()
+
+
+def in_parts(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
+    """The same, part after part; parts count by the answers they ask, so that the sum is the whole batch's mean."""
+    values, total = [], how.weigh(batch[1])
+    for inputs, target in zip(*(tensor.tensor_split(how.accumulate) for tensor in batch), strict=True):
+        if len(target) and (share := how.weigh(target) / total):
+            part = whole(model, (inputs, target), lambda given, asked, share=share: share * loss(given, asked), how)
+            values.append(part)
+    return torch.stack(values).sum()
+
+
+def predict(model: nn.Module, inputs: Tensor, batch: int, precision: Precision = "float32") -> Tensor:
+    """The model's answers in evaluation mode, without gradients, in batches of that many."""
+    with torch.inference_mode():
+        return torch.cat(list(predictions(model, inputs, batch, precision)))
+
+
+def predictions(model: nn.Module, inputs: Tensor, batch: int, precision: Precision = "float32") -> Iterator[Tensor]:
+    """The same, batch after batch, for those who need not hold all of them."""
+    model.eval()
+    for part in inputs.split(batch):
+        with torch.inference_mode(), products(precision, inputs.device):
+            answers = plain(model(part))
+        yield answers
+
+
+def products(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """In which matrix products have that type."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16)
+
+
+def plain(answers: Tensor) -> Tensor:
+    """Answers at the precision in which errors are taken."""
+    return answers.float() if answers.dtype == torch.bfloat16 else answers
