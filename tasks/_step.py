@@ -1,5 +1,9 @@
-"""One step of a training, and the answers of a model in batches: whole or in parts, and in a precision."""
+"""One step of a training, and the answers of a model in batches, in a precision.
 
+A step is the same however its batch is cut: into parts of which memory holds one at a time, or among processes.
+"""
+
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -8,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tasks import _parallel
 from tasks._training import CLIP, Precision, Schedule
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -46,7 +51,7 @@ def update(
     """
     for group in optimiser.param_groups:
         group["lr"] = rate
-    value = whole(model, batch, loss, how) if how.accumulate == 1 else in_parts(model, batch, loss, how)
+    value = gradient(model, batch, loss, how)
     if how.clip:
         nn.utils.clip_grad_norm_(model.parameters(), how.clip)
     optimiser.step()
@@ -54,8 +59,27 @@ def update(
     return value
 
 
-def whole(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
+def gradient(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
     """Leaves the gradient of a batch's loss in the weights; returns the loss."""
+    if _parallel.size() > 1:
+        return shared(model, batch, loss, how)
+    if how.accumulate == 1:
+        return whole(model, batch, loss, how)
+    return torch.stack(in_parts(model, batch, loss, how, how.weigh(batch[1]))).sum()
+
+
+def shared(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
+    """The same in each of several processes, which hold the same batch and work on their shares of it."""
+    total, own = how.weigh(batch[1]), (_parallel.share(batch[0]), _parallel.share(batch[1]))
+    values = in_parts(model, own, loss, how, total) if total else []
+    nothing = torch.tensor(0.0 if total else math.nan, device=batch[0].device)  # no mean where no answer is asked
+    value = _parallel.add_up(model, torch.stack(values).sum() if values else nothing)
+    _parallel.agree(model.buffers())
+    return value
+
+
+def whole(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
+    """The same of all at once."""
     with products(how.precision, batch[0].device):
         answers = model(batch[0])
     value = loss(plain(answers), batch[1])
@@ -63,14 +87,14 @@ def whole(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
     return value.detach()
 
 
-def in_parts(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
-    """The same, part after part; parts count by the answers they ask, so that the sum is the whole batch's mean."""
-    values, total = [], how.weigh(batch[1])
+def in_parts(model: nn.Module, batch: Pair, loss: Loss, how: How, total: float) -> list[Tensor]:
+    """The same, part after part; parts count by the answers they ask of that many, so that the sum of all is a mean."""
+    values = []
     for inputs, target in zip(*(tensor.tensor_split(how.accumulate) for tensor in batch), strict=True):
         if len(target) and (share := how.weigh(target) / total):
             part = whole(model, (inputs, target), lambda given, asked, share=share: share * loss(given, asked), how)
             values.append(part)
-    return torch.stack(values).sum()
+    return values
 
 
 def predict(model: nn.Module, inputs: Tensor, batch: int, precision: Precision = "float32") -> Tensor:

@@ -3,7 +3,7 @@
 AdamW on the weights that learn, a linear warm-up of the rate and then a curve, gradients clipped; see _training.py.
 After every epoch the model, or the running mean of its weights, is scored on validation data, and the weights of the
 best epoch are what remains. Test data never come near it. With a checkpoint, a training that was killed goes on where
-it stood: on a CPU, bit for bit as if nothing had been.
+it stood: on a CPU, bit for bit as if nothing had been. Several processes may train together, see _parallel.py.
 """
 
 import math
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tasks import _parallel
 from tasks._checkpoint import Checkpoint
 from tasks._step import Loss, Pair, how, update
 from tasks._training import Schedule
@@ -60,6 +61,7 @@ class Training:
     weigh: Callable[[Tensor], float] = len
 
     def __post_init__(self) -> None:
+        _parallel.agree([*self.model.parameters(), *self.model.buffers()])
         torch.manual_seed(self.seed)  # else dropout would depend on how many numbers the weights took
         self.order = torch.Generator().manual_seed(self.seed)
         self.begun = self.order.get_state()  # of the order, when the epoch began
@@ -81,7 +83,7 @@ class Training:
         return self.average.module if self.average else self.model
 
     def run(self) -> History:
-        if self.checkpoint and (state := self.checkpoint.load()):
+        if state := self.last():
             self.restore(state)
         while self.epoch < self.schedule.epochs:
             self.one_epoch()
@@ -101,7 +103,7 @@ class Training:
         for chosen in parts[self.step :]:
             self.one_step(chosen, len(parts))
         self.losses.append(mean_loss(torch.stack(self.seen), examples, self.epoch))
-        self.scores.append(self.validate(self.scored))
+        self.scores.append(_parallel.same(self.validate(self.scored)))
         if not math.isfinite(self.scores[-1]):
             raise Diverged(f"The validation score was {self.scores[-1]} after epoch {self.epoch + 1}.")
         if self.scores[-1] < min(self.scores[:-1], default=math.inf):
@@ -112,6 +114,7 @@ class Training:
     def one_step(self, chosen: Tensor, steps: int) -> None:
         rate = self.schedule.rate_at(self.epoch * steps + self.step, self.schedule.epochs * steps)
         batch = (self.data[0][chosen], self.data[1][chosen])
+        _parallel.draw(self.seed, self.epoch * steps + self.step)
         self.seen.append(len(chosen) * update(self.model, batch, self.loss, self.optimiser, rate, self.how))
         if self.average:
             self.average.update_parameters(self.model)
@@ -119,9 +122,16 @@ class Training:
         if self.step < steps:  # after the last one the epoch ends
             self.save()
 
+    def last(self) -> dict[str, Any] | None:
+        """What the checkpoint holds; of several processes the first looks at it first, for it may set it aside."""
+        if self.checkpoint is None:
+            return None
+        with _parallel.after_the_first():
+            return self.checkpoint.load()
+
     def save(self, *, epoch_ended: bool = False) -> None:
-        """Writes a checkpoint if it is time."""
-        if self.checkpoint and self.checkpoint.due(epoch_ended=epoch_ended):
+        """Writes a checkpoint if it is time; of several processes the first does."""
+        if self.checkpoint and not _parallel.rank() and self.checkpoint.due(epoch_ended=epoch_ended):
             self.checkpoint.save(self.state())
 
     def state(self) -> dict[str, Any]:
