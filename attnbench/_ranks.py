@@ -45,6 +45,9 @@ def together(outcome: Path, size: int, words: Sequence[str]) -> Outcome:
         for rank in ranks:
             rank.kill()
             rank.wait()
+    for number, code in enumerate(codes):
+        if code is not None and code < 0:
+            print(f"Process {number} of {size} was ended by signal {-code}.", file=sys.stderr, flush=True)
     told = [json.loads(file.read_text()) for number in range(size) if (file := left_by(outcome, number)).exists()]
     return settled(codes, told)
 

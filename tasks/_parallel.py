@@ -1,5 +1,6 @@
 """Several processes that train one model together: each takes its share of every batch, and all make the same step.
 
+Each holds the model and all data, and scores the model by itself; of the scores that of the first counts.
 The order of the data, the batches and the steps are those of one process. Gradients are added up before they are
 clipped, so that all processes hold the same weights to the last bit, and those of one process up to rounding. That is
 not so where a model draws numbers, as in dropout, or norms over a batch: each process draws its own, from a seed for

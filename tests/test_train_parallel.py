@@ -147,6 +147,7 @@ def test_a_process_that_is_killed_takes_the_others_and_the_cell_with_it(tmp_path
         assert cell.code() == -signal.SIGKILL
         assert not any(runs(rank.pid) for rank in ranks)
         assert not (tmp_path / "outcome.json").exists()
+        assert "Process 1 of 2 was ended by signal 9." in (tmp_path / "log").read_text()
     finally:
         cell.kill()
         cell.collect()
