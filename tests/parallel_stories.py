@@ -139,6 +139,11 @@ def open_ports(_: Path) -> list[Any]:
     return [{}, {}, sorted({line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in own})]
 
 
+def elsewhere(_: int) -> None:
+    """What a user may have said for other programs."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "nowhere0"
+
+
 def draws(_: Path) -> list[float]:
     """The first number that a model draws in each of two steps with two seeds, and again in the first."""
     found = []
@@ -210,7 +215,7 @@ def diverges(rank: int) -> None:
 
 def unnoticed(rank: int) -> None:
     """The second process fails, and the first does not learn of it from their connection, as on GPUs."""
-    at_step(2, partial(fail, TOO_MUCH) if rank else partial(time.sleep, 1000))
+    at_step(2, partial(fail, TOO_MUCH) if rank else partial(time.sleep, 60))
 
 
 TOO_MUCH = torch.OutOfMemoryError("too much")
@@ -268,7 +273,7 @@ def main(folder: str) -> None:
         name: [together(place / name / str(size), size, work) for size in ((1, 2, 3) if "step" in name else (1, 2))]
         for name, work in works.items()
     }
-    told["ports"] = together(place / "ports" / "2", 2, open_ports)
+    told["ports"] = together(place / "ports" / "2", 2, open_ports, elsewhere)
     told["draws"] = together(place / "draws" / "2", 2, draws)
     told["bereft"] = together(place / "bereft" / "2", 2, partial(trained, *TASKS["fields"], make), only(1, die))
     told["never killed"], told["killed twice"] = resumed(place, ()), resumed(place, KILLED_AT)
