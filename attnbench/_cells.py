@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +52,21 @@ class Variant:
     def cells(self, file: Path, text: Mapping[str, Any], frame: Frame, rows: Rows) -> list[Planned]:
         """Its trainings, one a seed; with a choice its trials, then the trainings with what these rows choose."""
         if not (choose := frame.choose):
-            return [self.training(seed) for seed in frame.seeds]
+            return [self.training(seed, frame.gpus) for seed in frame.seeds]
         ways = [replace(self, task=task) for task in options(file, text, choose, self.task)]
-        trials = [[way.training(seed, trial=True, settled=(choose.knob,)) for seed in choose.seeds] for way in ways]
+        own = partial(Variant.training, gpus=frame.gpus)
+        trials = [[own(way, seed, trial=True, settled=(choose.knob,)) for seed in choose.seeds] for way in ways]
         by = choose.score(self.task.name)
         place = best([[cell.id for cell in own] for own in trials], rows, by, self.task.entry.better[by])
         if place is None:
-            final = [ways[0].training(seed, settled=(choose.knob, WAITS)) for seed in frame.seeds]
+            final = [own(ways[0], seed, settled=(choose.knob, WAITS)) for seed in frame.seeds]
             final = [replace(cell, id=identity({**cell.spec, "choose": choose.model_dump()})) for cell in final]
         else:
-            final = [ways[place].training(seed, settled=(choose.knob,)) for seed in frame.seeds]
+            final = [own(ways[place], seed, settled=(choose.knob,)) for seed in frame.seeds]
         return [*(cell for own in trials for cell in own), *final]
 
-    def training(self, seed: int, *, trial: bool = False, settled: tuple[str, ...] = ()) -> Planned:
-        """The cell of one seed."""
+    def training(self, seed: int, gpus: int, *, trial: bool = False, settled: tuple[str, ...] = ()) -> Planned:
+        """The cell of one seed, which so many GPUs train together."""
         spec = {
             "schema": SCHEMA,
             "protocol": PROTOCOL,
@@ -76,7 +78,7 @@ class Variant:
             "device": self.device,
             "dtype": "float32",
             "threads": 1 if self.device == "cpu" else 0,
-            "gpus": int(self.device == "cuda"),
+            "gpus": gpus if self.device == "cuda" else 0,
         }
         return Planned(
             id=identity(spec),
@@ -100,11 +102,15 @@ def cost_cell(training: Planned) -> Planned:
 
 
 def cost_spec(spec: Spec, task: Chosen) -> Spec:
-    """Knobs of the task that do not change what a step costs are left out, so that variants share a cell."""
+    """Knobs of the task that do not change what a step costs are left out, so that variants share a cell.
+
+    Cost is measured on one GPU, however many train together.
+    """
     steps = getattr(task.config, "step_knobs", frozenset()) & task.spec["knobs"].keys()  # which has no neutral knobs
     knobs = {name: getattr(task.config, name) for name in sorted(task.config.cost_knobs | steps)}
     try:
         configure(task.entry.config, knobs, of=task.name)
     except KnobError:  # the defaults of the others do not go with these, so this variant has a cell of its own
         knobs = task.spec["knobs"]
-    return spec | {"kind": "cost", "seed": None, "threads": 0, "task": task.spec | {"knobs": knobs}}
+    on = {"gpus": 1} if spec.get("gpus", 0) > 1 else {}
+    return spec | {"kind": "cost", "seed": None, "threads": 0, "task": task.spec | {"knobs": knobs}} | on

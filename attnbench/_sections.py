@@ -117,6 +117,8 @@ class Frame(Knobs):
     """seeds of the runs; runs of one seed are paired"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """device class of all cells; auto takes cuda where there is one, or where slurm asks for GPUs"""
+    gpus: PositiveInt = 1
+    """GPUs that train one cell together; cost is measured on one"""
     misfits: Literal["refuse", "leave_out"] = "refuse"
     """a mechanism that does not fit one of several tasks is refused, or left out there and named"""
     choose: Choose | None = None

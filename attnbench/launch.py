@@ -52,6 +52,8 @@ def launch(checked: Checked, store: Store, data: Path, options: Options, say: Ca
     refuse_expensive(checked, options)
     if options.launcher == "local":
         refuse_absent(checked.plan.device)
+    if (gpus := checked.plan.frame.gpus) > 1:
+        refuse_too_few(gpus, checked, options)
     checked = settled(checked, store)
     code = started(checked, store, data, options, say)
     while (waiting := len(checked.plan.waiting)) and code in (codes.DONE, codes.SET_ASIDE):
@@ -110,7 +112,7 @@ def refuse_expensive(checked: Checked, options: Options) -> None:
     """Raises ValueError above --max-gpu-hours, and when a terminal answers no above ten GPU-hours."""
     if checked.plan.device != "cuda":
         return
-    limit, hours = options.max_gpu_hours, checked.hours
+    limit, hours = options.max_gpu_hours, checked.hours * checked.plan.frame.gpus
     if limit is not None and hours > limit:
         raise ValueError(f"{checked.plan.name} is estimated at {hours:.1f} GPU-hours, above --max-gpu-hours {limit:g}.")
     asked = options.launcher == "slurm" and limit is None and hours > ASK_GPU_HOURS and sys.stdin.isatty()
@@ -126,6 +128,20 @@ def refuse_absent(device: str) -> None:
         raise ValueError(
             "torch finds no CUDA device here; --device cpu does without one, --launcher slurm goes to one."
         )
+
+
+def refuse_too_few(gpus: int, checked: Checked, options: Options) -> None:
+    """Raises ValueError when cells of several GPUs are to run on fewer, or several of them on the same ones."""
+    import torch
+
+    if options.launcher == "slurm":
+        given = (checked.manifest.slurm or {}).get("gpus", 0)
+        if given < gpus:
+            raise ValueError(f"gpus is {gpus}, and a job has {given}; give the file a section slurm with {gpus} gpus.")
+    elif (found := torch.cuda.device_count()) < gpus:
+        raise ValueError(f"gpus is {gpus}, and torch finds {found} here; --launcher slurm goes to more of them.")
+    elif options.workers > 1:
+        raise ValueError(f"--workers {options.workers}: cells that {gpus} GPUs train run one at a time; leave it out.")
 
 
 def unfinished(store: Store, cell: Cell) -> bool:

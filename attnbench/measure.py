@@ -16,7 +16,7 @@ from torch import nn
 from attnbench.host import Usage
 from attnbench.memory import peaks
 from tasks import Make, Runnable, update
-from tasks._train import AS_USUAL, How, products
+from tasks._step import AS_USUAL, How, products
 
 WARM_S, WARM_STEPS, WARM_CAP_S = 0.5, 3, 5.0  # least seconds and steps, and when to give up waiting for calm
 REPEATS, REPEAT_S, REPEAT_CAP_S = 30, 1.0, 6.0  # least steps and seconds, and when to give up; fewer steps are noisy

@@ -4,7 +4,8 @@
     python -m attnbench.run SPEC.json OUTCOME.json --data DIR --prepare     the data of its task, and nothing else
 
 It knows nothing of stores, sweeps or clusters: a supervisor starts it, watches it, and commits what it wrote. In the
-folder of the cell it leaves checkpoints of its training, and the weights that a task is asked to keep.
+folder of the cell it leaves checkpoints of its training, and the weights that a task is asked to keep. For a cell of
+several GPUs it starts as many processes of its own, see _ranks.py.
 """
 
 import argparse
@@ -24,13 +25,14 @@ from uuid import uuid4
 import torch
 
 import tasks
-from attnbench import flops, host, measure, models, plugins
+from attnbench import _ranks, flops, host, measure, models, plugins
 from attnbench.cell import identity
 from attnbench.models import Mechanism, counted, maker
 from attnbench.models._origins import READ, weights_read
 from mechanisms import configure
+from tasks import _parallel
 from tasks._checkpoint import publish
-from tasks._train import AS_USUAL, how
+from tasks._step import AS_USUAL, how
 from tasks._weights import hashed, packed
 
 Outcome = dict[str, Any]
@@ -49,13 +51,32 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cell", type=Path, help="folder that all attempts at the cell share")
     parser.add_argument("--prepare", action="store_true")
+    parser.add_argument("--rank", type=int, help="number of this process among those that train the cell together")
     given = parser.parse_args()
     spec = json.loads(given.spec.read_text())
-    early = given.outcome.with_name(EARLY)
     work = prepare if given.prepare else KINDS[spec["kind"]]
     if work is train:
         work = partial(train, cell=given.cell)
-    write(given.outcome, execute(spec, given.data, work, tell=partial(write, early)))
+        if spec.get("gpus", 1) > 1:
+            several(given, spec, work)
+            return
+    write(given.outcome, execute(spec, given.data, work, tell=partial(write, given.outcome.with_name(EARLY))))
+
+
+def several(given: argparse.Namespace, spec: dict[str, Any], work: Callable[[dict[str, Any], Path], Outcome]) -> None:
+    """A cell that several processes train together: starts them, or is one of them."""
+    if given.rank is None:
+        write(given.outcome, _ranks.together(given.outcome, spec["gpus"], sys.argv[1:]))
+        return
+    _ranks.bound()
+    early = given.outcome.with_name(f"rank{given.rank}.{EARLY}" if given.rank else EARLY)
+
+    def joined(spec: dict[str, Any], data: Path) -> Outcome:
+        _parallel.join(_ranks.meeting(given.outcome), given.rank, spec["gpus"], spec["device"])
+        return work(spec, data)
+
+    found = execute(spec, given.data, joined, tell=partial(write, early), rank=given.rank)
+    _ranks.leave(found, _ranks.left_by(given.outcome, given.rank))
 
 
 def write(file: Path, outcome: Outcome) -> None:
@@ -70,16 +91,18 @@ def execute(
     data: Path,
     work: Callable[[dict[str, Any], Path], Outcome],
     tell: Callable[[Outcome], None] = lambda _: None,
+    rank: int = 0,
 ) -> Outcome:
     """The outcome of a spec, also when it fails: running out of memory or diverging is a result, an error is told.
 
     tell: called with what is known before the work begins, for rows of cells that have to be killed.
+    rank: of several processes, the number of this one.
     """
     outcome: Outcome = {block: {} for block in ("result", "cost", "host", "data", "code", "raw")}
     outcome |= {"status": "ok", "error": None}
     start = perf_counter()
     try:
-        set_up(spec)
+        set_up(spec, rank)
         plugins.join()
         find_entries(spec)
         outcome["code"] = host.code()
@@ -102,11 +125,19 @@ def out_of_memory(error: Exception) -> bool:
     return told or isinstance(error, MemoryError)
 
 
-def set_up(spec: dict[str, Any]) -> None:
-    """Threads, determinism and the device, as the spec says. Raises RuntimeError where the device is missing."""
-    torch.set_num_threads(spec["threads"] or len(os.sched_getaffinity(0)))
+def set_up(spec: dict[str, Any], rank: int = 0) -> None:
+    """Threads, determinism and the device, as the spec says. Raises RuntimeError where the device is missing.
+
+    Of several processes each has its part of the cores, and the GPU of its number.
+    """
+    gpus = max(1, spec.get("gpus", 1))
+    torch.set_num_threads(spec["threads"] or max(1, len(os.sched_getaffinity(0)) // gpus))
     if spec["device"] == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("the cell asks for cuda, and torch finds no CUDA device here")
+    if spec["device"] == "cuda" and gpus > 1:
+        if (found := torch.cuda.device_count()) < gpus:
+            raise RuntimeError(f"the cell asks for {gpus} GPUs, and torch finds {found} here")
+        torch.cuda.set_device(rank)
     torch.backends.cudnn.benchmark = False  # it picks kernels by a race, so that equal runs would differ
     torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions alone: float32 is to mean the same for all
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -142,7 +173,7 @@ def train(spec: dict[str, Any], data: Path, cell: Path | None = None) -> Outcome
     trained = task.run(made_model(spec, spec["seed"]), seed=spec["seed"], device=spec["device"], **more)
     earlier_s = state.earlier_s if state else 0.0
     cost = {"train_wall_s": earlier_s + perf_counter() - read, "data_wall_s": read - start}
-    kept = keep(trained.weights, cell) if cell and trained.weights else {}
+    kept = keep(trained.weights, cell) if cell and trained.weights and not _parallel.rank() else {}
     read_from = {"hash": content} | first | kept | weights_read()
     return {"result": trained.result, "raw": trained.raw, "cost": cost, "data": read_from}
 

@@ -1,7 +1,7 @@
 """A sweep file becomes cells: a list is an axis, anything else is fixed, and nothing is guessed or repaired."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -107,6 +107,7 @@ def expand_text(
         for cell in variant.cells(file, text, frame, rows)
     ]
     distinct = {cell.id: cell for cell in trainings}
+    refuse_gpus(file, text, frame, distinct.values())
     waiting = {id: cell for id, cell in distinct.items() if WAITS in cell.settled}
     if not (settings or only):
         refuse_count(file, text, frame, len(distinct))
@@ -123,6 +124,21 @@ def expand_text(
         waiting=tuple(waiting.values()),
         again=again,
     )
+
+
+def refuse_gpus(file: Path, text: Mapping[str, Any], frame: Frame, cells: Iterable[Planned]) -> None:
+    """Several GPUs to a cell: there must be as many, and each needs an example of every batch."""
+    asked = f"gpus is {frame.gpus}"
+    for cell in cells if frame.gpus > 1 else ():
+        if cell.spec["device"] != "cuda":
+            told = f"{asked}, and cells run on {cell.spec['device']} here; leave it out, or ask for --device cuda."
+            raise SweepError(file, line(text, "gpus"), told)
+        if (batch := cell.task.config.batch) < frame.gpus:
+            told = f"{asked}, more than the {batch} examples of a batch of {cell.task.name}."
+            raise SweepError(file, cell.task.line, told)
+    if frame.slurm and frame.slurm.gpus < frame.gpus > 1:
+        told = f"{asked}, and a job has slurm.gpus of {frame.slurm.gpus}; give it at least as many."
+        raise SweepError(file, line(text, "slurm"), told)
 
 
 def refuse_count(file: Path, text: Mapping[str, Any], frame: Frame, described: int) -> None:

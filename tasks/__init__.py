@@ -7,7 +7,8 @@ file name is its name everywhere.
 from tasks._checkpoint import Checkpoint
 from tasks._port import Port
 from tasks._registry import Better, Make, Runnable, Task, TaskKnobs, Trained, register, tasks
-from tasks._train import Diverged, update
+from tasks._step import update
+from tasks._train import Diverged
 
 find, names = tasks.find, tasks.names
 

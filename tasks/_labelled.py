@@ -26,7 +26,8 @@ from tasks._checkpoint import Checkpoint
 from tasks._data import content_key, keep, load
 from tasks._port import Port
 from tasks._registry import Make, Trained
-from tasks._train import History, predictions, train
+from tasks._step import predictions
+from tasks._train import History, train
 from tasks._training import TrainingKnobs
 from tasks._weights import started, weights_of
 

@@ -3,12 +3,11 @@
 AdamW on the weights that learn, a linear warm-up of the rate and then a curve, gradients clipped; see _training.py.
 After every epoch the model, or the running mean of its weights, is scored on validation data, and the weights of the
 best epoch are what remains. Test data never come near it. With a checkpoint, a training that was killed goes on where
-it stood: on a CPU, bit for bit as if nothing had been.
+it stood: on a CPU, bit for bit as if nothing had been. Several processes may train together, see _parallel.py.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tasks import _parallel
 from tasks._checkpoint import Checkpoint
-from tasks._training import CLIP, Precision, Schedule
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-Pair = tuple[Tensor, Tensor]
+from tasks._step import Loss, Pair, how, update
+from tasks._training import Schedule
 
 
 class Diverged(Exception):
@@ -63,6 +61,7 @@ class Training:
     weigh: Callable[[Tensor], float] = len
 
     def __post_init__(self) -> None:
+        _parallel.agree([*self.model.parameters(), *self.model.buffers()])
         torch.manual_seed(self.seed)  # else dropout would depend on how many numbers the weights took
         self.order = torch.Generator().manual_seed(self.seed)
         self.begun = self.order.get_state()  # of the order, when the epoch began
@@ -84,7 +83,7 @@ class Training:
         return self.average.module if self.average else self.model
 
     def run(self) -> History:
-        if self.checkpoint and (state := self.checkpoint.load()):
+        if state := self.last():
             self.restore(state)
         while self.epoch < self.schedule.epochs:
             self.one_epoch()
@@ -104,7 +103,7 @@ class Training:
         for chosen in parts[self.step :]:
             self.one_step(chosen, len(parts))
         self.losses.append(mean_loss(torch.stack(self.seen), examples, self.epoch))
-        self.scores.append(self.validate(self.scored))
+        self.scores.append(_parallel.same(self.validate(self.scored)))
         if not math.isfinite(self.scores[-1]):
             raise Diverged(f"The validation score was {self.scores[-1]} after epoch {self.epoch + 1}.")
         if self.scores[-1] < min(self.scores[:-1], default=math.inf):
@@ -115,6 +114,7 @@ class Training:
     def one_step(self, chosen: Tensor, steps: int) -> None:
         rate = self.schedule.rate_at(self.epoch * steps + self.step, self.schedule.epochs * steps)
         batch = (self.data[0][chosen], self.data[1][chosen])
+        _parallel.draw(self.seed, self.epoch * steps + self.step)
         self.seen.append(len(chosen) * update(self.model, batch, self.loss, self.optimiser, rate, self.how))
         if self.average:
             self.average.update_parameters(self.model)
@@ -122,9 +122,16 @@ class Training:
         if self.step < steps:  # after the last one the epoch ends
             self.save()
 
+    def last(self) -> dict[str, Any] | None:
+        """What the checkpoint holds; of several processes the first looks at it first, for it may set it aside."""
+        if self.checkpoint is None:
+            return None
+        with _parallel.after_the_first():
+            return self.checkpoint.load()
+
     def save(self, *, epoch_ended: bool = False) -> None:
-        """Writes a checkpoint if it is time."""
-        if self.checkpoint and self.checkpoint.due(epoch_ended=epoch_ended):
+        """Writes a checkpoint if it is time; of several processes the first does."""
+        if self.checkpoint and not _parallel.rank() and self.checkpoint.due(epoch_ended=epoch_ended):
             self.checkpoint.save(self.state())
 
     def state(self) -> dict[str, Any]:
@@ -161,65 +168,6 @@ class Training:
             torch.cuda.set_rng_state(state["chance_cuda"])
 
 
-@dataclass(frozen=True)
-class How:
-    """How a step is made; see the knobs of the same names, and Training for `weigh`."""
-
-    clip: float = CLIP
-    accumulate: int = 1
-    precision: Precision = "float32"
-    weigh: Callable[[Tensor], float] = len
-
-
-AS_USUAL = How()
-
-
-def how(schedule: Schedule) -> How:
-    """The part of a schedule that says what a step does."""
-    return How(schedule.clip, schedule.accumulate, schedule.precision)
-
-
-def update(
-    model: nn.Module,
-    batch: Pair,
-    loss: Loss,
-    optimiser: torch.optim.Optimizer,
-    rate: float,
-    how: How = AS_USUAL,
-) -> Tensor:
-    """One step at a learning rate; returns the loss before it, left on the device so that nothing waits for it.
-
-    It ends without gradients, so that what a step needs is seen whole between its start and its end.
-    """
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    value = whole(model, batch, loss, how) if how.accumulate == 1 else in_parts(model, batch, loss, how)
-    if how.clip:
-        nn.utils.clip_grad_norm_(model.parameters(), how.clip)
-    optimiser.step()
-    optimiser.zero_grad()
-    return value
-
-
-def whole(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
-    """Leaves the gradient of a batch's loss in the weights; returns the loss."""
-    with products(how.precision, batch[0].device):
-        answers = model(batch[0])
-    value = loss(plain(answers), batch[1])
-    value.backward()
-    return value.detach()
-
-
-def in_parts(model: nn.Module, batch: Pair, loss: Loss, how: How) -> Tensor:
-    """The same, part after part; parts count by the answers they ask, so that the sum is the whole batch's mean."""
-    values, total = [], how.weigh(batch[1])
-    for inputs, target in zip(*(tensor.tensor_split(how.accumulate) for tensor in batch), strict=True):
-        if len(target) and (share := how.weigh(target) / total):
-            part = whole(model, (inputs, target), lambda given, asked, share=share: share * loss(given, asked), how)
-            values.append(part)
-    return torch.stack(values).sum()
-
-
 def mean_loss(seen: Tensor, examples: int, epoch: int) -> float:
     """The mean over an epoch's examples of the losses of its steps. Raises Diverged at the first that is not finite."""
     wrong = (~seen.isfinite()).nonzero()
@@ -227,31 +175,6 @@ def mean_loss(seen: Tensor, examples: int, epoch: int) -> float:
         step = int(wrong[0])
         raise Diverged(f"The training loss was {seen[step].item()} in step {step + 1} of epoch {epoch + 1}.")
     return seen.sum().item() / examples
-
-
-def predict(model: nn.Module, inputs: Tensor, batch: int, precision: Precision = "float32") -> Tensor:
-    """The model's answers in evaluation mode, without gradients, in batches of that many."""
-    with torch.inference_mode():
-        return torch.cat(list(predictions(model, inputs, batch, precision)))
-
-
-def predictions(model: nn.Module, inputs: Tensor, batch: int, precision: Precision = "float32") -> Iterator[Tensor]:
-    """The same, batch after batch, for those who need not hold all of them."""
-    model.eval()
-    for part in inputs.split(batch):
-        with torch.inference_mode(), products(precision, inputs.device):
-            answers = plain(model(part))
-        yield answers
-
-
-def products(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """In which matrix products have that type."""
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16)
-
-
-def plain(answers: Tensor) -> Tensor:
-    """Answers at the precision in which errors are taken."""
-    return answers.float() if answers.dtype == torch.bfloat16 else answers
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:

@@ -39,7 +39,8 @@ from tasks._darcy_solver import VERSION, Faces, problems
 from tasks._data import content_key, keep, load
 from tasks._port import Port
 from tasks._registry import Make, Trained, register
-from tasks._train import History, plain, predict, train
+from tasks._step import plain, predict
+from tasks._train import History, train
 from tasks._training import TrainingKnobs
 from tasks._weights import started, weights_of
 

@@ -1,6 +1,9 @@
 """What needs a CUDA device; one command runs it where there is one: pytest -m gpu."""
 
 import copy
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from attnbench import measure
 from attnbench.models import maker
 from mechanisms import Site, configure
 from tasks import find
+from tests import tiny
 
 pytestmark = [
     pytest.mark.gpu,
@@ -64,6 +68,25 @@ def test_autocast_to_bfloat16_stays_finite_and_near(name, site):
         low = module(x).float()
     assert low.isfinite().all()
     assert (low - plain).norm() <= 0.05 * plain.norm()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU or none is here")
+def test_two_gpus_train_a_cell_with_the_numbers_of_one(tmp_path):
+    """The same code as on a CPU, with nccl; see test_train_parallel.py."""
+    tiny.data(tmp_path / "data")
+    knobs = tiny.TASK | {"epochs": 2, "batch": 3}
+    found = {}
+    for gpus in (1, 2):
+        (place := tmp_path / str(gpus)).mkdir()
+        asked = tiny.spec(device="cuda", gpus=gpus, task={"name": "darcy", "version": 1, "knobs": knobs})
+        command = [sys.executable, "-m", "attnbench.run", str(tiny.written(place, asked)), str(place / "outcome.json")]
+        words = ["--data", str(tmp_path / "data"), "--cell", str(place)]
+        root = Path(__file__).parent.parent
+        done = subprocess.run([*command, *words], cwd=root, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found[gpus] = json.loads((place / "outcome.json").read_text())
+        assert found[gpus]["error"] is None
+    assert found[2]["result"] == pytest.approx(found[1]["result"], rel=1e-3)
 
 
 def costs(name: str, channels: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from attnbench.models import maker
 from mechanisms import configure
 from tasks._labelled import UNASKED, accuracy
-from tasks._train import predict
+from tasks._step import predict
 from tasks.recall import PAD, Config, Recall
 
 SMALL = {"train": 40, "valid": 10, "test": 10, "length": 24, "pairs": 4, "symbols": 8}

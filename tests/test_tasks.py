@@ -10,7 +10,8 @@ from torch import Tensor, nn
 import tasks
 from mechanisms import configure
 from tasks import Diverged, darcy
-from tasks._train import Schedule, mean_loss, predict, train, update
+from tasks._step import predict, update
+from tasks._train import Schedule, mean_loss, train
 from tasks.darcy import Config, Darcy
 
 EXAMPLES = (torch.arange(10.0)[:, None], torch.arange(10.0)[:, None] / 10)

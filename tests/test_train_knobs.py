@@ -18,7 +18,8 @@ from attnbench.models._timm import timm
 from mechanisms import configure, resolved
 from tasks import Port, _train
 from tasks._labelled import UNASKED, asked
-from tasks._train import How, predict, train, update
+from tasks._step import How, predict, update
+from tasks._train import train
 from tasks._training import CURVES, Curve, Schedule, TrainingKnobs
 from tasks.darcy import relative_errors
 
