@@ -5,13 +5,17 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from attnbench._widths import Ask, Widths, missed
 from attnbench.cell import Spec, canonical
 from attnbench.check import Checked, check
 from attnbench.engine import codes, local, slurm
+from attnbench.engine._child import environment as child_environment
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.store import Store
@@ -154,16 +158,48 @@ def prepare(store: Store, cells: Sequence[Planned], data: Path, quiet: bool) -> 
 
 def prepare_one(spec: Spec, data: Path, quiet: bool) -> str:
     """The content hash of one task's data, made in a child process if they are not there yet."""
-    with tempfile.TemporaryDirectory(prefix="attnbench-") as folder:
-        asked, outcome = Path(folder, "spec.json"), Path(folder, "outcome.json")
-        asked.write_text(canonical({**spec, "device": "cpu"}))  # a login node makes them, and it may have no GPU
-        command = [sys.executable, "-m", "attnbench.run", str(asked), str(outcome), "--data", str(data), "--prepare"]
-        environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        follow(command, environment, f"data of {spec['task']['name']}", quiet)
-        told = json.loads(outcome.read_text()) if outcome.is_file() else {"error": {"message": "the child died"}}
+    name = spec["task"]["name"]
+    asked = {**spec, "device": "cpu"}  # a login node makes them, and it may have no GPU
+    environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = ["--data", str(data), "--prepare"]
+    told = outcome("attnbench.run", asked, words, environment=environment, title=f"data of {name}", quiet=quiet)
     if told["error"]:
-        raise ValueError(f"the data of {spec['task']['name']} could not be made: {told['error']['message']}")
+        raise ValueError(f"the data of {name} could not be made: {told['error']['message']}")
     return told["data"]["hash"]
+
+
+def measure_widths(asks: Sequence[Ask], widths: Widths, data: Path, quiet: bool, say: Callable[[str], None]) -> None:
+    """Measures widths of equal latency here, each in a child process, and writes them down.
+
+    Raises ValueError for one that cannot be measured or misses the tolerance; what was measured before is kept.
+    """
+    for number, ask in enumerate(asks, 1):
+        target = ask.target["mechanism"]["name"]
+        say(f"[{number}/{len(asks)}] Measuring at which {ask.knob} {ask.label} takes as long as {target} ...")
+        words = ["--data", str(data)]
+        environment = child_environment(0)
+        told = outcome("attnbench._latency", asdict(ask), words, environment=environment, title="widths", quiet=quiet)
+        if told["error"]:
+            raise ValueError(f"no {ask.knob} of equal latency for {ask.label}: {told['error']['message'].rstrip('.')}.")
+        if why := missed(ask, told["found"]):
+            raise ValueError(f"{why}.")
+        found, at = told["found"], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        widths.keep(ask, {**found, "measured": at, "host": told["host"], "code": told["code"]})
+        both = f"{found['variant']['step_ms']:.2f} ms a step against {found['target']['step_ms']:.2f} ms"
+        noisy = ", noisy" if found["noisy"] else ""
+        say(f"{ask.label}: {ask.knob} {found['width']}, {both} ({found['ratio']:.3f}{noisy}).")
+
+
+def outcome(
+    module: str, asked: Any, words: Sequence[str], *, environment: Mapping[str, str], title: str, quiet: bool
+) -> dict[str, Any]:
+    """What a child process writes that is asked for something; an error where it writes nothing."""
+    with tempfile.TemporaryDirectory(prefix="attnbench-") as folder:
+        question, answer = Path(folder, "spec.json"), Path(folder, "outcome.json")
+        question.write_text(canonical(asked))
+        command = [sys.executable, "-m", module, str(question), str(answer), *words]
+        follow(command, dict(environment), title, quiet)
+        return json.loads(answer.read_text()) if answer.is_file() else {"error": {"message": "the child died"}}
 
 
 def follow(command: Sequence[str], environment: dict[str, str], title: str, quiet: bool) -> None:
