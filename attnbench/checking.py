@@ -44,7 +44,9 @@ def check(words: Sequence[str], *, as_json: bool, **given: Any) -> int:
             raise ValueError(f"knobs such as {knobs[0]} go with a mechanism, and {word} is a sweep; use --set.")
         asked = (given["device"], given["settings"], given["only"])
         plan = planning.planned(word, *asked, launcher="local", results=given["results"])
-        checked = planning.checked(plan, launcher="local", typed=verbs.typed(word, given))
+        checked = planning.checked(
+            plan, paths.results(given["results"]), launcher="local", typed=verbs.typed(word, given)
+        )
         click.echo(verbs.listing(checked) if as_json else verbs.overview(checked))
     return codes.REFUSED if failed else codes.DONE
 

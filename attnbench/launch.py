@@ -8,9 +8,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from attnbench._starts import held_back
 from attnbench._widths import Ask, Widths, missed
 from attnbench.cell import Spec, canonical
 from attnbench.check import Checked, check
@@ -96,18 +98,37 @@ def started(checked: Checked, store: Store, data: Path, options: Options, say: C
         return codes.SET_ASIDE if any(store.failed(cell.id) for cell in checked.manifest.cells) else codes.DONE
     ids = {cell.id for cell in missing if cell.kind == "train"}
     prepare(store, [cell for cell in checked.plan.cells if cell.id in ids], data, options.quiet)
+    return in_order(checked, store, partial(run, checked, store, data, options), say)
+
+
+def in_order(checked: Checked, store: Store, run: Callable[[Sequence[Cell]], int], say: Callable[[str], None]) -> int:
+    """Runs cells, those that start from others' weights once these have ended; returns the exit code."""
+    held = held_back(checked.plan.cells, store)
+    code = run([cell for cell in checked.manifest.cells if cell.id not in held])
+    while held and code in (codes.DONE, codes.SET_ASIDE):
+        before, held = held, held_back(checked.plan.cells, store)
+        if len(held) == len(before):
+            break
+        say(f"{len(before) - len(held)} trainings go on from the weights that were kept for them.")
+        code = run([cell for cell in checked.manifest.cells if cell.id not in held])
+    if held:
+        cells = ", ".join(sorted(set(held.values())))
+        say(f"{len(held)} trainings wait for weights of {cells}; `attnbench sweep` again goes on from there.")
+    return codes.INCOMPLETE if held and code == codes.DONE else code
+
+
+def run(checked: Checked, store: Store, data: Path, options: Options, cells: Sequence[Cell]) -> int:
+    """Hands cells to the launcher; returns the exit code."""
     if options.launcher == "local":
         limits = Limits(cell_s=options.cell_s)
-        return local.run_local(
-            store, checked.manifest.cells, workers=options.workers, data=data, limits=limits, quiet=options.quiet
-        )
+        return local.run_local(store, cells, workers=options.workers, data=data, limits=limits, quiet=options.quiet)
     request = slurm.Request(
         resources=slurm.Resources(**(checked.manifest.slurm or {})),
         site=options.site,
         data=data,
         limits=Limits(cell_s=options.cell_s),
     )
-    return slurm.run_slurm(store, checked.manifest.cells, request=request, wait=options.wait, quiet=options.quiet)
+    return slurm.run_slurm(store, cells, request=request, wait=options.wait, quiet=options.quiet)
 
 
 def refuse_expensive(checked: Checked, options: Options) -> None:

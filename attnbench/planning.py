@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnbench import paths, plugins
+from attnbench._starts import refuse_starts
 from attnbench._widths import Widths
 from attnbench._yaml import SweepError, line, load
 from attnbench.check import Checked, check
+from attnbench.engine.store import Store
 from attnbench.sweep import Plan, expand, frame_of
 
 
@@ -40,9 +42,13 @@ def widths(file: Path, results: Path | None) -> Widths:
     return Widths(paths.results(results) / file.stem / "widths")
 
 
-def checked(plan: Plan, *, launcher: str, typed: Sequence[str] = ()) -> Checked:
-    """The plan with every cell built on the meta device. Raises ValueError for whatever is wrong with it."""
+def checked(plan: Plan, root: Path, *, launcher: str, typed: Sequence[str] = ()) -> Checked:
+    """The plan with every cell built on the meta device. Raises ValueError for whatever is wrong with it.
+
+    root: of the results in which weights to start from are looked for.
+    """
     refuse_unmeasured(plan, launcher=launcher, typed=typed)
+    refuse_starts(plan, Store(root))
     return check(plan)
 
 

@@ -12,6 +12,7 @@ import click
 import mechanisms
 import tasks
 from attnbench import launch, models, paths, planning, plugins, reading
+from attnbench._starts import refuse_starts
 from attnbench._yaml import plain, value
 from attnbench.cell import PROTOCOL, SCHEMA
 from attnbench.check import Checked, check, table
@@ -74,11 +75,11 @@ def sweep(word: str, **given: Any) -> int:
     asked = measured(word, given, launcher)
     if given["widths"]:
         return codes.DONE
-    plan = planning.checked(asked, launcher=launcher, typed=typed(word, given))
+    root = paths.results(given["results"])
+    plan = planning.checked(asked, root, launcher=launcher, typed=typed(word, given))
     if launcher == "slurm" and plan.manifest.slurm is None:
         click.echo(f"The file asks for no resources; each job gets {default_resources()}.", err=True)
         plan = replace(plan, manifest=replace(plan.manifest, slurm=default_resources()))
-    root = paths.results(given["results"])
     plan = launch.settled(plan, Store(root))
     if given["dry_run"]:
         click.echo(overview(plan) + "\n\n" + each_cell(plan, Store(root)))
@@ -178,6 +179,7 @@ def run(task: str, subject: str, words: Sequence[str], **given: Any) -> int:
     check(plan)
     launch.refuse_absent(plan.device)
     cell, root = plan.trainings[0], paths.results(given["results"])
+    refuse_starts(plan, Store(root), now=True)
     if Store(root).done(cell.id) is None:
         say = (lambda _: None) if given["quiet"] else partial(click.echo, err=True)
         refuse_unproven([cell], say, anyway=given["unproven"])
