@@ -205,7 +205,7 @@ def not_done(store: Store, id: str) -> int:
     """Says why a cell has no row, and where its logs lie."""
     logs = store.spec_path(id).parent / "attempts"
     if error := store.failed(id):
-        told = f"{error.get('type') or error.get('signature')}: {error.get('message')}"
+        told = f"{error.get('type') or error.get('signature')}: {error.get('message')}".rstrip(".")
         click.echo(f"attnbench: cell {id} failed twice alike and is set aside: {told}. Logs: {logs}", err=True)
         return codes.SET_ASIDE
     click.echo(f"attnbench: cell {id} was stopped before its end; the same command goes on. Logs: {logs}", err=True)
