@@ -28,6 +28,7 @@ def check(words: Sequence[str], *, as_json: bool, **given: Any) -> int:
 
     given: what goes with sweep files only: device, settings, only, results.
     """
+    given = {"results": None, **given}
     plugins.join()
     first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
     subjects, knobs = words[:first], words[first:]
@@ -36,17 +37,17 @@ def check(words: Sequence[str], *, as_json: bool, **given: Any) -> int:
     failed = False
     for word in subjects:
         if is_mechanism(word):
-            if given["settings"] or given["only"] or given["device"] != "auto":
-                raise ValueError(f"--set, --only and --device are for sweep files, and {word} is a mechanism.")
+            if given["settings"] or given["only"] or given["results"] or given["device"] != "auto":
+                raise ValueError(
+                    f"--set, --only, --device and --results are for sweep files, and {word} is a mechanism."
+                )
             failed |= card(entry_of(word), knobs, as_json=as_json)
             continue
         if knobs:
             raise ValueError(f"knobs such as {knobs[0]} go with a mechanism, and {word} is a sweep; use --set.")
         asked = (given["device"], given["settings"], given["only"])
         plan = planning.planned(word, *asked, launcher="local", results=given["results"])
-        checked = planning.checked(
-            plan, paths.results(given["results"]), launcher="local", typed=verbs.typed(word, given)
-        )
+        checked = planning.checked(plan, word, given, launcher="local")
         click.echo(verbs.listing(checked) if as_json else verbs.overview(checked))
     return codes.REFUSED if failed else codes.DONE
 

@@ -1,14 +1,18 @@
 """A sweep file, expanded for a device and looked over: what verbs go by before anything of it runs."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 from attnbench import paths, plugins
+from attnbench._sections import Slurm
 from attnbench._starts import refuse_starts
 from attnbench._widths import Widths
 from attnbench._yaml import SweepError, line, load
 from attnbench.check import Checked, check
+from attnbench.engine import settings
 from attnbench.engine.store import Store
 from attnbench.sweep import Plan, expand, frame_of
 
@@ -42,26 +46,41 @@ def widths(file: Path, results: Path | None) -> Widths:
     return Widths(paths.results(results) / file.stem / "widths")
 
 
-def checked(plan: Plan, root: Path, *, launcher: str, typed: Sequence[str] = ()) -> Checked:
+def checked(plan: Plan, word: str, given: Mapping[str, Any], *, launcher: str) -> Checked:
     """The plan with every cell built on the meta device. Raises ValueError for whatever is wrong with it.
 
-    root: of the results in which weights to start from are looked for.
+    word, given: what was typed, for results in which weights are looked for, and for commands that are told.
     """
-    refuse_unmeasured(plan, launcher=launcher, typed=typed)
-    refuse_starts(plan, Store(root))
+    if count := len(plan.unmeasured):
+        told = f"{count} widths of equal latency are" if count > 1 else "a width of equal latency is"
+        sentence = f"equal: {told} not measured yet; {measuring(plan, word, given, launcher)}."
+        raise SweepError(plan.file, line(load(plan.file), "equal"), sentence)
+    refuse_starts(plan, Store(paths.results(given["results"])))
     return check(plan)
 
 
-def refuse_unmeasured(plan: Plan, *, launcher: str, typed: Sequence[str]) -> None:
-    """Raises SweepError, naming the command that measures them, where widths of equal latency are not known yet."""
-    if not (count := len(plan.unmeasured)):
-        return
-    command = ["attnbench", "sweep", *typed, "--device", plan.device, "--widths"]
-    if launcher == "slurm":
-        slurm = plan.frame.slurm
-        gpus = [f"--gpus={slurm.gpus}"] if slurm and slurm.gpus else []
-        command = ["srun", "--exclusive", *([f"--cpus-per-task={slurm.cpus}"] if slurm else []), *gpus, *command]
-    where = "on a node of the cluster, where its cells run" if launcher == "slurm" else "and starts nothing else"
-    told = f"{count} widths of equal latency are" if count > 1 else "a width of equal latency is"
-    sentence = f"equal: {told} not measured yet; `{shlex.join(command)}` does that {where}."
-    raise SweepError(plan.file, line(load(plan.file), "equal"), sentence)
+def measuring(plan: Plan, word: str, given: Mapping[str, Any], launcher: str) -> str:
+    """What to type for widths of equal latency; on SLURM with the resources of a job, since they are to be the same."""
+    command = ["attnbench", "sweep", *typed(word, given), "--device", plan.device, "--widths"]
+    if launcher != "slurm":
+        return f"`{shlex.join(command)}` does that and starts nothing else"
+    asked, site = plan.frame.slurm or Slurm(), settings.read(words=given["site"])
+    amounts = {
+        "ntasks": 1,
+        "cpus-per-task": asked.cpus,
+        "mem": f"{ceil(1024 * asked.memory_gib)}M",
+        "time": ceil(60 * asked.hours),
+        "gpus": asked.gpus,
+        **{name: getattr(site, name) for name in ("partition", "account", "qos", "constraint")},
+    }
+    options = [f"--{name}={amount}" for name, amount in amounts.items() if amount]
+    command = shlex.join(["srun", "--exclusive", *options, *command])
+    return f"`{command}` does that on a node of the cluster, where its cells run"
+
+
+def typed(word: str, given: Mapping[str, Any]) -> list[str]:
+    """The words of a command that say which sweep it is, and where its results lie."""
+    words = [word, *(part for setting in given["settings"] for part in ("--set", setting))]
+    words += [part for name in given["only"] for part in ("--only", name)]
+    words += [part for file in plugins.named() for part in ("--plugin", str(file))]
+    return [*words, *(["--results", str(given["results"])] if given["results"] else [])]

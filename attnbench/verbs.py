@@ -76,7 +76,7 @@ def sweep(word: str, **given: Any) -> int:
     if given["widths"]:
         return codes.DONE
     root = paths.results(given["results"])
-    plan = planning.checked(asked, root, launcher=launcher, typed=typed(word, given))
+    plan = planning.checked(asked, word, given, launcher=launcher)
     if launcher == "slurm" and plan.manifest.slurm is None:
         click.echo(f"The file asks for no resources; each job gets {default_resources()}.", err=True)
         plan = replace(plan, manifest=replace(plan.manifest, slurm=default_resources()))
@@ -137,14 +137,6 @@ def measured(word: str, given: Mapping[str, Any], launcher: str) -> Plan:
     records = planning.widths(found.file, given["results"])
     launch.measure_widths(found.unmeasured, records, paths.data(given["data_dir"]), given["quiet"], say)
     return plan()
-
-
-def typed(word: str, given: Mapping[str, Any]) -> list[str]:
-    """The words of a command that say which sweep it is, and where its results lie."""
-    words = [word, *(part for setting in given["settings"] for part in ("--set", setting))]
-    words += [part for name in given["only"] for part in ("--only", name)]
-    words += [part for file in plugins.named() for part in ("--plugin", str(file))]
-    return [*words, *(["--results", str(given["results"])] if given["results"] else [])]
 
 
 def chosen_launcher(word: str) -> tuple[str, str]:

@@ -184,9 +184,10 @@ def test_what_only_looks_measures_nothing_and_names_the_command_that_does(here, 
 def test_on_slurm_a_width_is_measured_on_a_node_only(here, monkeypatch):
     monkeypatch.setattr(slurm, "available", lambda: (True, "It answers."))
     written(Path(), EQUAL + "slurm: {cpus: 3, gpus: 0}\n")
-    result = call("sweep", "asked.yaml")
+    result = call("sweep", "asked.yaml", "--slurm", "partition=fast")
     assert result.exit_code == 1
-    command = "srun --exclusive --cpus-per-task=3 attnbench sweep asked.yaml --device cpu --widths"
+    job = "srun --exclusive --ntasks=1 --cpus-per-task=3 --mem=8192M --time=60 --partition=fast"
+    command = f"{job} attnbench sweep asked.yaml --device cpu --widths"
     assert f"`{command}` does that on a node" in result.stderr
     assert not here
 
