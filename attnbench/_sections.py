@@ -94,10 +94,10 @@ class Choose(Knobs):
 
 
 class Equal(Knobs):
-    """Makes variants equally large or costly, by solving for the width of the model around each mechanism."""
+    """Makes variants equally large, costly or slow, by solving for the width of the model around each mechanism."""
 
-    what: Literal["params", "flops"]
-    """weights, or operations of a forward pass of one example"""
+    what: Literal["params", "flops", "latency"]
+    """weights, operations of a forward pass of one example, or the measured time of a training step"""
     to: str
     """the mechanism whose variant is the target, at the width that the file names"""
     knob: str = "channels"

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import mechanisms
-from attnbench import paths, plugins, verbs
+from attnbench import paths, planning, plugins, verbs
 from attnbench._yaml import plain, value
 from attnbench.contract import Line, Subject, examine
 from attnbench.contract.card import as_json as card_json
@@ -23,8 +23,12 @@ from mechanisms import Mechanism, configure
 HOUSE = Path(mechanisms.__file__).parent
 
 
-def check(words: Sequence[str], *, as_json: bool, device: str, settings: Sequence[str], only: Sequence[str]) -> int:
-    """Prints a card or an overview of each; returns 0, or 1 when a mechanism breaks its contract."""
+def check(words: Sequence[str], *, as_json: bool, **given: Any) -> int:
+    """Prints a card or an overview of each; returns 0, or 1 when a mechanism breaks its contract.
+
+    given: what goes with sweep files only: device, settings, only, results.
+    """
+    given = {"results": None, **given}
     plugins.join()
     first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
     subjects, knobs = words[:first], words[first:]
@@ -33,13 +37,17 @@ def check(words: Sequence[str], *, as_json: bool, device: str, settings: Sequenc
     failed = False
     for word in subjects:
         if is_mechanism(word):
-            if settings or only or device != "auto":
-                raise ValueError(f"--set, --only and --device are for sweep files, and {word} is a mechanism.")
+            if given["settings"] or given["only"] or given["results"] or given["device"] != "auto":
+                raise ValueError(
+                    f"--set, --only, --device and --results are for sweep files, and {word} is a mechanism."
+                )
             failed |= card(entry_of(word), knobs, as_json=as_json)
             continue
         if knobs:
             raise ValueError(f"knobs such as {knobs[0]} go with a mechanism, and {word} is a sweep; use --set.")
-        checked = verbs.checked(word, device, settings, only, launcher="local")
+        asked = (given["device"], given["settings"], given["only"])
+        plan = planning.planned(word, *asked, launcher="local", results=given["results"])
+        checked = planning.checked(plan, word, given, launcher="local")
         click.echo(verbs.listing(checked) if as_json else verbs.overview(checked))
     return codes.REFUSED if failed else codes.DONE
 

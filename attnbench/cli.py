@@ -72,6 +72,7 @@ unproven = click.option("--unproven", is_flag=True, help="Run mechanisms that br
 @click.argument("words", nargs=-1, required=True, metavar="WHAT... [--KNOB VALUE]...", type=click.UNPROCESSED)
 @planning
 @plugged
+@click.option("--results", type=FileOption, help="Root of results; else ATTNBENCH_RESULTS, else ./results.")
 @click.option("--json", "as_json", is_flag=True, help="Print the cells, or the card, as JSON.")
 def check(words: tuple[str, ...], plugin: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     """Does a mechanism keep its contract? Can every cell of a sweep be built? Nothing is trained.
@@ -95,6 +96,7 @@ def check(words: tuple[str, ...], plugin: tuple[Path, ...], as_json: bool, **giv
     "--workers", type=click.IntRange(1), default=1, show_default=True, help="Training cells at once, locally."
 )
 @click.option("--dry-run", is_flag=True, help="Print the cells and the estimated cost; start nothing.")
+@click.option("--widths", is_flag=True, help="Measure here what widths of equal latency need; start nothing else.")
 @click.option(
     "--retry", is_flag=False, flag_value="failed", default="", help="Open cells again: failed, oom, timeout ..."
 )

@@ -65,8 +65,11 @@ def guests() -> Iterator[Finding]:
     """Mechanisms from elsewhere, and whether their files can be used."""
     import mechanisms
 
+    broken = {file: why for file, why in plugins.announced().values() if why}
     for file in plugins.files():
         try:
+            if why := broken.get(file):
+                raise ValueError(why)
             mechanisms.find(mechanisms.mechanisms.invite(file))
             yield f"plugin {file.stem}", "ok", str(file)
         except ValueError as error:

@@ -5,13 +5,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from attnbench._starts import held_back
+from attnbench._widths import Ask, Widths, missed
 from attnbench.cell import Spec, canonical
 from attnbench.check import Checked, check
 from attnbench.engine import codes, local, slurm
+from attnbench.engine._child import environment as child_environment
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.store import Store
@@ -94,18 +100,37 @@ def started(checked: Checked, store: Store, data: Path, options: Options, say: C
         return codes.SET_ASIDE if any(store.failed(cell.id) for cell in checked.manifest.cells) else codes.DONE
     ids = {cell.id for cell in missing if cell.kind == "train"}
     prepare(store, [cell for cell in checked.plan.cells if cell.id in ids], data, options.quiet)
+    return in_order(checked, store, partial(run, checked, store, data, options), say)
+
+
+def in_order(checked: Checked, store: Store, run: Callable[[Sequence[Cell]], int], say: Callable[[str], None]) -> int:
+    """Runs cells, those that start from others' weights once these have ended; returns the exit code."""
+    held = held_back(checked.plan.cells, store)
+    code = run([cell for cell in checked.manifest.cells if cell.id not in held])
+    while held and code in (codes.DONE, codes.SET_ASIDE):
+        before, held = held, held_back(checked.plan.cells, store)
+        if len(held) == len(before):
+            break
+        say(f"{len(before) - len(held)} trainings go on from the weights that were kept for them.")
+        code = run([cell for cell in checked.manifest.cells if cell.id not in held])
+    if held:
+        cells = ", ".join(sorted(set(held.values())))
+        say(f"{len(held)} trainings wait for weights of {cells}; `attnbench sweep` again goes on from there.")
+    return codes.INCOMPLETE if held and code == codes.DONE else code
+
+
+def run(checked: Checked, store: Store, data: Path, options: Options, cells: Sequence[Cell]) -> int:
+    """Hands cells to the launcher; returns the exit code."""
     if options.launcher == "local":
         limits = Limits(cell_s=options.cell_s)
-        return local.run_local(
-            store, checked.manifest.cells, workers=options.workers, data=data, limits=limits, quiet=options.quiet
-        )
+        return local.run_local(store, cells, workers=options.workers, data=data, limits=limits, quiet=options.quiet)
     request = slurm.Request(
         resources=slurm.Resources(**(checked.manifest.slurm or {})),
         site=options.site,
         data=data,
         limits=Limits(cell_s=options.cell_s),
     )
-    return slurm.run_slurm(store, checked.manifest.cells, request=request, wait=options.wait, quiet=options.quiet)
+    return slurm.run_slurm(store, cells, request=request, wait=options.wait, quiet=options.quiet)
 
 
 def refuse_expensive(checked: Checked, options: Options) -> None:
@@ -170,16 +195,48 @@ def prepare(store: Store, cells: Sequence[Planned], data: Path, quiet: bool) -> 
 
 def prepare_one(spec: Spec, data: Path, quiet: bool) -> str:
     """The content hash of one task's data, made in a child process if they are not there yet."""
-    with tempfile.TemporaryDirectory(prefix="attnbench-") as folder:
-        asked, outcome = Path(folder, "spec.json"), Path(folder, "outcome.json")
-        asked.write_text(canonical({**spec, "device": "cpu"}))  # a login node makes them, and it may have no GPU
-        command = [sys.executable, "-m", "attnbench.run", str(asked), str(outcome), "--data", str(data), "--prepare"]
-        environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        follow(command, environment, f"data of {spec['task']['name']}", quiet)
-        told = json.loads(outcome.read_text()) if outcome.is_file() else {"error": {"message": "the child died"}}
+    name = spec["task"]["name"]
+    asked = {**spec, "device": "cpu"}  # a login node makes them, and it may have no GPU
+    environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = ["--data", str(data), "--prepare"]
+    told = outcome("attnbench.run", asked, words, environment=environment, title=f"data of {name}", quiet=quiet)
     if told["error"]:
-        raise ValueError(f"the data of {spec['task']['name']} could not be made: {told['error']['message']}")
+        raise ValueError(f"the data of {name} could not be made: {told['error']['message']}")
     return told["data"]["hash"]
+
+
+def measure_widths(asks: Sequence[Ask], widths: Widths, data: Path, quiet: bool, say: Callable[[str], None]) -> None:
+    """Measures widths of equal latency here, each in a child process, and writes them down.
+
+    Raises ValueError for one that cannot be measured or misses the tolerance; what was measured before is kept.
+    """
+    for number, ask in enumerate(asks, 1):
+        target = ask.target["mechanism"]["name"]
+        say(f"[{number}/{len(asks)}] Measuring at which {ask.knob} {ask.label} takes as long as {target} ...")
+        words = ["--data", str(data)]
+        environment = child_environment(0)
+        told = outcome("attnbench._latency", asdict(ask), words, environment=environment, title="widths", quiet=quiet)
+        if told["error"]:
+            raise ValueError(f"no {ask.knob} of equal latency for {ask.label}: {told['error']['message'].rstrip('.')}.")
+        if why := missed(ask, told["found"]):
+            raise ValueError(f"{why}.")
+        found, at = told["found"], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        widths.keep(ask, {**found, "measured": at, "host": told["host"], "code": told["code"]})
+        both = f"{found['variant']['step_ms']:.2f} ms a step against {found['target']['step_ms']:.2f} ms"
+        noisy = ", noisy" if found["noisy"] else ""
+        say(f"{ask.label}: {ask.knob} {found['width']}, {both} ({found['ratio']:.3f}{noisy}).")
+
+
+def outcome(
+    module: str, asked: Any, words: Sequence[str], *, environment: Mapping[str, str], title: str, quiet: bool
+) -> dict[str, Any]:
+    """What a child process writes that is asked for something; an error where it writes nothing."""
+    with tempfile.TemporaryDirectory(prefix="attnbench-") as folder:
+        question, answer = Path(folder, "spec.json"), Path(folder, "outcome.json")
+        question.write_text(canonical(asked))
+        command = [sys.executable, "-m", module, str(question), str(answer), *words]
+        follow(command, dict(environment), title, quiet)
+        return json.loads(answer.read_text()) if answer.is_file() else {"error": {"message": "the child died"}}
 
 
 def follow(command: Sequence[str], environment: dict[str, str], title: str, quiet: bool) -> None:

@@ -44,7 +44,7 @@ class Manifest:
     better: of each column that ranks models, lower or higher; the first one ranks first.
     choose: how a knob is chosen by trials, if one is. waiting: labels of trainings whose trials have not all ended;
         they have no cells yet, and waiting_s are their expected seconds.
-    equal: what variants have alike by solved widths, params or flops, if anything.
+    equal: what variants have alike by solved widths, params, flops or latency, if anything.
     """
 
     sweep: str

@@ -2,8 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from attnbench._cells import WAITS, Planned, Variant, cost_cell
 from attnbench._choose import Rows
 from attnbench._choose import refuse as refuse_choice
 from attnbench._entries import Chosen, Part, Stages, chosen, parts
-from attnbench._equal import equalised, refuse_axis
+from attnbench._equal import Equaliser, refuse_axis
 from attnbench._figure_words import refuse_figures
 from attnbench._sections import Choose, Equal, Figure, Frame, Slurm
+from attnbench._widths import Ask, Find
 from attnbench._yaml import SweepError, line, load, plain
 from attnbench.overrides import apply
 from mechanisms import KnobError, Knobs, Mechanism, configure, nearest
@@ -27,6 +27,21 @@ FRAME = tuple(Frame.model_fields)
 RESERVED = ("cells", "quarantine", "submissions", "cache")
 
 
+def nothing(_: Any) -> None:
+    """Nobody has run or measured it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What was found out before: the row of a cell, from which knobs are chosen, and widths that were measured."""
+
+    rows: Rows = nothing
+    widths: Find = nothing
+
+
+NOTHING = Known()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A sweep file, expanded.
@@ -36,6 +51,7 @@ class Plan:
     left_out: mechanism and task, where the file says that those that do not fit are left out.
     waiting: trainings whose knobs are not all chosen yet, since trials are still to run; their ids stand for that.
     again: the same plan from the rows that are there then.
+    unmeasured: widths of equal latency that are to be measured; until then the cells are not those of the sweep.
     """
 
     file: Path
@@ -47,6 +63,7 @@ class Plan:
     left_out: tuple[tuple[str, str], ...] = ()
     waiting: tuple[Planned, ...] = ()
     again: Callable[[Rows], "Plan"] | None = field(default=None, compare=False)
+    unmeasured: tuple[Ask, ...] = ()
 
     @property
     def trainings(self) -> list[Planned]:
@@ -62,40 +79,43 @@ def frame_of(file: Path, settings: Sequence[str] = ()) -> Frame:
     return read_frame(file, text)
 
 
-def expand(file: Path, *, device: str, settings: Sequence[str] = (), only: Sequence[str] = ()) -> Plan:
+def expand(
+    file: Path, *, device: str, settings: Sequence[str] = (), only: Sequence[str] = (), widths: Find = nothing
+) -> Plan:
     """Every cell of a sweep file.
 
     device: cpu or cuda, for files that leave it open.
     settings: overrides such as "task.epochs=2"; with them, or with `only`, `runs` is not compared.
     only: names of mechanisms and baselines to keep.
+    widths: finds the record of a width of equal latency.
     Raises SweepError, a ValueError that names file and line, for anything that is not exactly understood.
     """
-    return expand_text(file, load(file), device=device, settings=settings, only=only)
+    return expand_text(file, load(file), Known(widths=widths), device=device, settings=settings, only=only)
 
 
 def expand_text(
     file: Path,
     text: dict[str, Any],
-    rows: Rows = lambda _: None,
+    known: Known = NOTHING,
     *,
     device: str,
     settings: Sequence[str] = (),
     only: Sequence[str] = (),
 ) -> Plan:
-    """The same for a sweep file's contents; `file` names it in refusals.
-
-    rows: the committed row of a cell, from which knobs are chosen.
-    """
+    """The same for a sweep file's contents; `file` names it in refusals."""
     refuse_unknown_sections(file, text)
     for setting in settings:
         apply(file, text, setting)
     frame = read_frame(file, text)
     sections = {section: parts(file, text, section, needed=needed) for section, needed in LISTS.items()}
     keep(file, sections, only)
-    if frame.equal:
-        refuse_axis(file, sections["models"], frame.equal.knob)
-    again = partial(expand_text, file, text, device=device, settings=settings, only=only)
+    asked = device
     device = device if frame.device == "auto" else frame.device
+    equaliser = equalising(file, text, frame, sections["models"], device, known.widths)
+
+    def again(rows: Rows) -> Plan:
+        return expand_text(file, text, replace(known, rows=rows), device=asked, settings=settings, only=only)
+
     entries = list(chosen(file, sections["tasks"], tasks.find))
     omitted = tuple(left_out(file, frame, sections["mechanisms"], entries))
     if frame.choose:
@@ -103,26 +123,24 @@ def expand_text(
     trainings = [
         cell
         for task in entries
-        for variant in fillings(file, text, frame, sections, task, device)
-        for cell in variant.cells(file, text, frame, rows)
+        for variant in fillings(file, frame, sections, task, device, equaliser)
+        for cell in variant.cells(file, text, frame, known.rows)
     ]
     distinct = {cell.id: cell for cell in trainings}
-    refuse_gpus(file, text, frame, distinct.values())
     waiting = {id: cell for id, cell in distinct.items() if WAITS in cell.settled}
-    if not (settings or only):
-        refuse_count(file, text, frame, len(distinct))
-    refuse_figures(file, text, frame, distinct.values())
-    known = {id: cell for id, cell in distinct.items() if id not in waiting}
+    refuse_whole(file, text, frame, list(distinct.values()), counted=not (settings or only))
+    ready = {id: cell for id, cell in distinct.items() if id not in waiting}
     return Plan(
         file=file,
         name=named(file, settings, only),
         frame=frame,
         device=device,
-        cells=(*known.values(), *{cost.id: cost for cost in map(cost_cell, distinct.values())}.values()),
+        cells=(*ready.values(), *{cost.id: cost for cost in map(cost_cell, distinct.values())}.values()),
         folded=len(trainings) - len(distinct),
         left_out=omitted,
         waiting=tuple(waiting.values()),
         again=again,
+        unmeasured=tuple(equaliser.unmeasured) if equaliser else (),
     )
 
 
@@ -141,10 +159,23 @@ def refuse_gpus(file: Path, text: Mapping[str, Any], frame: Frame, cells: Iterab
         raise SweepError(file, line(text, "slurm"), told)
 
 
-def refuse_count(file: Path, text: Mapping[str, Any], frame: Frame, described: int) -> None:
-    if described != frame.runs:
-        told = f"runs announces {frame.runs} cells, and it describes {described} distinct cells; correct one."
+def equalising(
+    file: Path, text: Mapping[str, Any], frame: Frame, models: Sequence[Part], device: str, widths: Find
+) -> Equaliser | None:
+    """What solves for widths, where the file wants that. Raises SweepError for a width that is an axis."""
+    if frame.equal is None:
+        return None
+    refuse_axis(file, models, frame.equal.knob)
+    return Equaliser(file, text, frame.equal, device, widths)
+
+
+def refuse_whole(file: Path, text: Mapping[str, Any], frame: Frame, cells: Sequence[Planned], *, counted: bool) -> None:
+    """Raises SweepError for what shows only when all cells are known."""
+    if counted and len(cells) != frame.runs:
+        told = f"runs announces {frame.runs} cells, and it describes {len(cells)} distinct cells; correct one."
         raise SweepError(file, line(text, "runs"), told)
+    refuse_gpus(file, text, frame, cells)
+    refuse_figures(file, text, frame, cells)
 
 
 def named(file: Path, settings: Sequence[str], only: Sequence[str]) -> str:
@@ -205,7 +236,7 @@ def keep(file: Path, sections: dict[str, list[Part]], only: Sequence[str]) -> No
 
 
 def fillings(
-    file: Path, text: Mapping[str, Any], frame: Frame, sections: dict[str, list[Part]], task: Chosen, device: str
+    file: Path, frame: Frame, sections: dict[str, list[Part]], task: Chosen, device: str, equaliser: Equaliser | None
 ) -> Iterator[Variant]:
     """Every backbone with every mechanism, then every whole model."""
     if bool(sections["models"]) != bool(sections["mechanisms"]):
@@ -218,11 +249,11 @@ def fillings(
             inside = [mechanism for mechanism in inside if fits(mechanism.entry, task)]
         for mechanism in inside:
             refuse_misfit(file, mechanism, task, device)
-        if (equal := frame.equal) is None:
+        if equaliser is None:
             yield from (Variant(task, model, mechanism, device) for mechanism in inside)
             continue
-        settled = (f"model.{equal.knob}",)
-        for one in equalised(file, text, equal, task, model, inside):
+        settled = (f"model.{equaliser.equal.knob}",)
+        for one in equaliser.solve(task, model, inside):
             yield Variant(task, one.model, one.mechanism, device, settled, one.ratio)
     for baseline in chosen(file, sections["baselines"], models.find):
         refuse_other_socket(file, baseline, socket=False)

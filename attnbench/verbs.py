@@ -11,7 +11,8 @@ import click
 
 import mechanisms
 import tasks
-from attnbench import launch, models, paths, plugins, reading
+from attnbench import launch, models, paths, planning, plugins, reading
+from attnbench._starts import refuse_starts
 from attnbench._yaml import plain, value
 from attnbench.cell import PROTOCOL, SCHEMA
 from attnbench.check import Checked, check, table
@@ -20,33 +21,10 @@ from attnbench.engine.progress import span
 from attnbench.engine.shard import Limits, Supervisor
 from attnbench.engine.store import Store
 from attnbench.proofs import refuse_unproven
-from attnbench.sweep import expand, expand_text, frame_of
+from attnbench.sweep import Plan, expand_text
 from mechanisms import configure, known, nearest, resolved
 
 RETRIABLE = ("failed", "oom", "timeout", "diverged")
-
-
-def device_class(device: str, launcher: str, gpus: int) -> str:
-    """cpu or cuda: as asked; on SLURM what the file's resources say; here what torch finds."""
-    if device != "auto":
-        return device
-    if launcher == "slurm":
-        return "cuda" if gpus else "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def checked(word: str, device: str, given: Sequence[str], only: Sequence[str], *, launcher: str) -> Checked:
-    """A sweep file, expanded and built on the meta device. Raises ValueError for whatever is wrong with it."""
-    plugins.join()
-    file = paths.sweep_file(word)
-    frame = frame_of(file, given)
-    wanted = device if device != "auto" else frame.device
-    wanted = device_class(wanted, launcher, frame.slurm.gpus if frame.slurm else 0)
-    against = [f"device={wanted}"] if frame.device not in ("auto", wanted) else []  # --device says otherwise
-    plan = expand(file, device=wanted, settings=[*given, *against], only=only)
-    return check(plan)
 
 
 def overview(checked: Checked) -> str:
@@ -92,15 +70,16 @@ def listing(checked: Checked) -> str:
 def sweep(word: str, **given: Any) -> int:
     """Checks, launches what is missing, reports; returns the exit code."""
     site = settings.read(words=given["site"])
-    words = [part.strip() for part in given["retry"].split(",") if part.strip()]
-    for part in words:
-        known("outcome to retry", part, RETRIABLE, of="attnbench sweep")
+    words = outcomes(given["retry"])
     launcher, why = chosen_launcher(given["launcher"])
-    plan = checked(word, given["device"], given["settings"], given["only"], launcher=launcher)
+    asked = measured(word, given, launcher)
+    if given["widths"]:
+        return codes.DONE
+    root = paths.results(given["results"])
+    plan = planning.checked(asked, word, given, launcher=launcher)
     if launcher == "slurm" and plan.manifest.slurm is None:
         click.echo(f"The file asks for no resources; each job gets {default_resources()}.", err=True)
         plan = replace(plan, manifest=replace(plan.manifest, slurm=default_resources()))
-    root = paths.results(given["results"])
     plan = launch.settled(plan, Store(root))
     if given["dry_run"]:
         click.echo(overview(plan) + "\n\n" + each_cell(plan, Store(root)))
@@ -131,6 +110,35 @@ def sweep(word: str, **given: Any) -> int:
     return code
 
 
+def outcomes(text: str) -> list[str]:
+    """The outcomes whose cells are to be opened again. Raises ValueError for one that is none."""
+    words = [part.strip() for part in text.split(",") if part.strip()]
+    for part in words:
+        known("outcome to retry", part, RETRIABLE, of="attnbench sweep")
+    return words
+
+
+def measured(word: str, given: Mapping[str, Any], launcher: str) -> Plan:
+    """The sweep's plan, once widths of equal latency are measured: here, where cells are to run, or where asked to."""
+
+    def plan() -> Plan:
+        words = (given["device"], given["settings"], given["only"])
+        return planning.planned(word, *words, launcher=launcher, results=given["results"])
+
+    found = plan()
+    if given["widths"] and not (found.frame.equal and found.frame.equal.what == "latency"):
+        raise ValueError(f"{found.file} makes no latencies equal, so that --widths has nothing to measure.")
+    only_here = launcher == "local" and not (given["dry_run"] or given["cancel"])
+    if not found.unmeasured or not (given["widths"] or only_here):
+        return found
+    launch.refuse_absent(found.device)
+    say = (lambda _: None) if given["quiet"] else click.echo
+    paths.writable(paths.results(given["results"]))
+    records = planning.widths(found.file, given["results"])
+    launch.measure_widths(found.unmeasured, records, paths.data(given["data_dir"]), given["quiet"], say)
+    return plan()
+
+
 def chosen_launcher(word: str) -> tuple[str, str]:
     """local or slurm; for auto the sentence that says why, for slurm what stands against it, if anything does."""
     if word == "local":
@@ -159,10 +167,11 @@ def run(task: str, subject: str, words: Sequence[str], **given: Any) -> int:
     """One cell: builds its one-cell sweep, runs it under the same supervisor, prints its numbers."""
     plugins.join()
     text = one_cell(task, subject, given["model"], given["seed"], words)
-    plan = expand_text(Path("attnbench run"), text, device=device_class(given["device"], "local", 0))
+    plan = expand_text(Path("attnbench run"), text, device=planning.device_class(given["device"], "local", 0))
     check(plan)
     launch.refuse_absent(plan.device)
     cell, root = plan.trainings[0], paths.results(given["results"])
+    refuse_starts(plan, Store(root), now=True)
     if Store(root).done(cell.id) is None:
         say = (lambda _: None) if given["quiet"] else partial(click.echo, err=True)
         refuse_unproven([cell], say, anyway=given["unproven"])
@@ -188,7 +197,7 @@ def not_done(store: Store, id: str) -> int:
     """Says why a cell has no row, and where its logs lie."""
     logs = store.spec_path(id).parent / "attempts"
     if error := store.failed(id):
-        told = f"{error.get('type') or error.get('signature')}: {error.get('message')}"
+        told = f"{error.get('type') or error.get('signature')}: {error.get('message')}".rstrip(".")
         click.echo(f"attnbench: cell {id} failed twice alike and is set aside: {told}. Logs: {logs}", err=True)
         return codes.SET_ASIDE
     click.echo(f"attnbench: cell {id} was stopped before its end; the same command goes on. Logs: {logs}", err=True)

@@ -2,17 +2,15 @@
 
 import importlib.util
 import pkgutil
-import sys
 from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from traceback import extract_tb
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, get_args
 
 from torch import nn
 
-from mechanisms._knobs import KnobError, Knobs, configure, known
+from mechanisms._imports import imported, line, path, reason
+from mechanisms._knobs import KnobError, Knobs, configure, known, nearest
 from mechanisms._site import Setting, Site
 
 Entry = TypeVar("Entry")
@@ -104,49 +102,6 @@ class Registry(Generic[Entry]):
 
 class EntryError(ValueError):
     """A file of the catalogue that is no entry, in one sentence."""
-
-
-def imported(module: str, file: Path) -> None:
-    """Runs a file from elsewhere as a module of the package, as if it lay there; one that fails leaves no module.
-
-    What it prints goes to standard error: programs read the other.
-    """
-    spec = importlib.util.spec_from_file_location(module, file)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[module] = importlib.util.module_from_spec(spec)
-    try:
-        with redirect_stdout(sys.stderr):
-            spec.loader.exec_module(sys.modules[module])
-    except BaseException:
-        del sys.modules[module]
-        raise
-
-
-def path(module: str) -> str:
-    """A module's file, as people name it: from the root of the house."""
-    return f"{module.replace('.', '/')}.py"
-
-
-def reason(error: BaseException, file: str) -> str:
-    """Why an import failed, on one line without a full stop: what was raised and, if known, on which line of the file.
-
-    Missing packages and wrong syntax say enough without the name of their exception.
-    """
-    message = str(error).strip().partition("\n")[0].rstrip(".")
-    if isinstance(error, SyntaxError):
-        return message.replace(f"({Path(file).name}, line", "(line")
-    if isinstance(error, SystemExit):
-        return f"it calls sys.exit({error.code!r})"
-    kind = "" if isinstance(error, ImportError) else type(error).__name__
-    where = line(error, file).removeprefix(", ")
-    return (": ".join(filter(None, (kind, message))) or "ImportError") + (f" ({where})" if where else "")
-
-
-def line(error: BaseException, file: str) -> str:
-    """The last line of the file that an error came through, as `, line 3`; nothing where it came through none."""
-    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename).match(file)]
-    return f", line {lines[-1]}" if lines else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +219,10 @@ def refuse_wrong_words(name: str, config: Any, **words: Any) -> None:
         if wrong or any(item not in choices for item in found):
             kind = "a tuple of some of" if several else "one of"
             raise EntryError(f"mechanism {name}: {word} is {kind} {', '.join(map(repr, choices))}; got {given!r}.")
+    if (other := words.get("reference")) is not None and (other == name or other not in mechanisms.names()):
+        names = [known for known in mechanisms.names() if known != name]
+        near = nearest(str(other), names)
+        raise EntryError(f"mechanism {name}: reference is the name of another mechanism; got {other!r}.{near}")
     if not isinstance(words.get("version", 1), int):
         raise EntryError(f"mechanism {name}: version is a whole number; got {words['version']!r}.")
 

@@ -204,7 +204,7 @@ def test_an_exponent_is_found_beneath_a_constant_cost(power):
         (("quickstart", "--levels", "2"), "knobs such as --levels go with a mechanism, and quickstart is a sweep"),
         (("mano", "--levles", "2"), "mano has no knob 'levles'. Did you mean 'levels'?"),
         (("mano", "--levels"), "--levels needs a value after it."),
-        (("mano", "--device", "cpu"), "--set, --only and --device are for sweep files"),
+        (("mano", "--device", "cpu"), "--set, --only, --device and --results are for sweep files"),
         (("--levels", "2"), "name what to check before its knobs"),
         (("absent.py",), "there is no plugin "),
         (("no.such.module:Class",), "there is no plugin "),

@@ -117,7 +117,7 @@ REFUSED = {
         ["isotropic has no width 'chanels'", "'channels'?"],
     ),
     "a width that is a word": ("to: full", "to: full, knob: position", 14, ["isotropic has no width 'position'"]),
-    "an unknown amount": ("what: params", "what: latency", 14, ["equal.what is one of"]),
+    "an unknown amount": ("what: params", "what: time", 14, ["equal.what is one of"]),
     "an exactness that whole heads do not reach": (
         "0.1",
         "1e-6",

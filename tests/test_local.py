@@ -44,6 +44,17 @@ def test_cost_cells_run_after_all_training_cells(store, trace):
     assert order[3:] == [0, 2]
 
 
+def test_what_had_ended_before_is_counted_from_the_first_line_on_wherever_it_stands(store, trace, capfd):
+    kinds = ["train", "train", "train", "cost"]
+    cells = [cell(store.ask(spec(trace, seed)), seed, kind) for seed, kind in enumerate(kinds)]
+    local(store, cells[2:])
+    assert local(store, cells, quiet=False, workers=1) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == ["[3/4]", "[4/4]"]
+    assert " left" in lines[0]
+    assert " left" not in lines[1]
+
+
 def test_the_exit_code_tells_that_cells_are_set_aside_and_quiet_says_nothing(store, trace, capfd):
     cells = [cell(store.ask(spec(trace, seed, do)), seed) for seed, do in enumerate(["raise", "ok"])]
     assert [local(store, cells), local(store, cells)] == [4, 4]

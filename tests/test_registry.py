@@ -117,6 +117,8 @@ class Model(BaseModel):
         (Knobs, {"order": "N^3"}, r"order is one of '0', 'N', .*; got 'N\^3'."),
         (Knobs, {"reach": "far"}, "reach is one of 'token', 'local', 'global'; got 'far'."),
         (Knobs, {"devices": "cuda"}, "devices is a tuple of some of 'cpu', 'cuda'; got 'cuda'."),
+        (Knobs, {"reference": "ful"}, r"reference is the name of another .*; got 'ful'\. Did you mean 'full'\?$"),
+        (Knobs, {"reference": 3}, r"reference is the name of another mechanism; got 3\."),
         (Knobs, {"version": "one"}, "version is a whole number; got 'one'."),
         (Model, {}, "its Config should be a class of mechanisms.Knobs; got .*Model"),
         (3, {}, "its Config should be a class of mechanisms.Knobs; got 3"),
@@ -127,6 +129,11 @@ def test_a_declaration_that_no_mechanism_can_make_is_refused_in_one_sentence(con
     with pytest.raises(ValueError, match=f"^mechanism strange: {sentence}") as refusal:
         register("strange", config, **{"fits": ("grid",), "order": "N"} | words)(Strange)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_mechanism_is_no_reference_of_itself():
+    with pytest.raises(ValueError, match=r"^mechanism full: reference is the name of another mechanism; got 'full'\."):
+        register("full", Knobs, fits=("grid",), order="N", reference="full")
 
 
 def drawn(site: object) -> None:

@@ -32,6 +32,7 @@ def run_local(
     if limits.memory_mib is None:
         limits = replace(limits, memory_mib=machine_mib())
     with Progress(cells, workers=workers, quiet=quiet) as progress:
+        progress.passed(cell.id for cell in cells if store.done(cell.id) or store.failed(cell.id))
         supervisor = Supervisor(store, data=data, limits=limits, watch=progress.watch, where={"launcher": "local"})
         supervisor.tick = progress.refresh
         with _stopped_by_signals(supervisor.drain):

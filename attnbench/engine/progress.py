@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -59,6 +59,11 @@ class Progress:
     def done(self) -> int:
         """Cells that need nothing more, those that were set aside included."""
         return len(self._cells) - len(self._open)
+
+    def passed(self, ids: Iterable[str]) -> None:
+        """Counts cells that had ended before, so that they are not among those that are left."""
+        for id in ids:
+            self._open.pop(id, None)
 
     def watch(self, event: Event) -> None:
         """Takes note of an event and shows what is worth a line."""

@@ -64,7 +64,7 @@ def sheet(task: str, rows: list[dict[str, Any]], choose: Mapping[str, Any]) -> S
 
 def tried(row: Mapping[str, Any], knob: str, neutral: Any) -> Any:
     """A trial's value of the knob; a row leaves out a neutral one."""
-    return neutral if pd.isna(row.get(knob)) else row[knob]
+    return neutral if row.get(knob) is None else row[knob]
 
 
 def mean_loss(rows: list[dict[str, Any]], column: str, sign: int) -> float:
