@@ -7,7 +7,8 @@ accuracy: share of right answers among those asked in the test examples, 0 to 1.
 loss: mean cross-entropy of those answers, in nats, at least 0.
 valid_accuracy, valid_loss: the same on validation examples; valid_loss chooses the epoch, test examples are read once.
 train_loss: mean over training steps of the best epoch; best_epoch: from 1; epochs: how many were trained.
-chance: accuracy of always giving the commonest answer of the training examples, on the test examples.
+chance: accuracy of always giving the commonest answer of the training examples, on the test examples; where several are
+equally common, the mean over them.
 """
 
 import math
@@ -235,9 +236,10 @@ def accuracy(answers: Answers | Tensor, target: Tensor) -> float:
 
 
 def chance(known: Tensor, target: Tensor) -> float:
-    """Accuracy of always giving the commonest answer of those known."""
-    commonest = known[known != UNASKED].mode().values
-    return (target[target != UNASKED] == commonest).double().mean().item()
+    """Accuracy of always giving the commonest answer of those known; the mean over them where several are."""
+    kinds, counts = known[known != UNASKED].unique(return_counts=True)
+    commonest = kinds[counts == counts.max()]
+    return torch.isin(target[target != UNASKED], commonest).double().mean().item() / len(commonest)
 
 
 def curves(history: History) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Scenes of dashed curves: where they run, which two ends are marked, how they look."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Protocol
@@ -11,6 +12,7 @@ MARK = 1.5  # radius of a marked end, in pixels
 INK = 0.75  # brightness of a dash; a mark has 1
 APART = 2 * MARK + 1  # least distance of two marks, in pixels
 ALIKE = 1.0  # largest difference, in pixels, between the marks' distances of the two answers that a scene may have
+TURNED = 0.3  # and in radians, between the angles at which curves leave them
 TURNS, CURVES, SCENES = 8, 40, 500  # attempts at a dash, at a curve, at a scene, before the one above begins anew
 
 Point = tuple[float, float]
@@ -61,8 +63,8 @@ class Scene:
 def scene(chance: np.random.Generator, shape: Shape, connected: bool) -> Scene:
     """Two long curves, then distractors, a third as long, as many as asked or as there is room for, each at random.
 
-    Two pairs of the long curves' ends are kept whose distances agree, one on the same curve and one not; the answer
-    that is asked for says which of them is marked, and nothing else. Raises ValueError when there is no room.
+    Two pairs of the long curves' ends are kept that look alike, one on the same curve and one not; the answer that is
+    asked for says which of them is marked, and nothing else. Raises ValueError when there is no room.
     """
     for _ in range(SCENES):
         ground = np.zeros((shape.side, shape.side), bool)
@@ -73,20 +75,33 @@ def scene(chance: np.random.Generator, shape: Shape, connected: bool) -> Scene:
             return Scene(side=shape.side, curves=curves, marks=pairs[0 if connected else 1], connected=connected)
     raise ValueError(
         f"pathfinder found no room on side {shape.side} for two curves of {shape.dashes} dashes of"
-        f" {shape.dash} + {shape.gap} pixels; lower dashes or dash, or raise bend."
+        f" {shape.dash} + {shape.gap} pixels with ends that look alike; lower dash, or raise bend or side."
     )
 
 
 def ends(chance: np.random.Generator, one: list[Point], other: list[Point]) -> list[tuple[Point, Point]]:
-    """Two ends of one curve and two of different curves, about as far from each other; nothing where there are none."""
+    """Two ends of one curve and two of different curves that look alike to who sees their surroundings alone: about as
+    far from each other, and left by their curves in about the same directions; nothing where there are none."""
+    along = {one[0]: one[1], one[-1]: one[-2], other[0]: other[1], other[-1]: other[-2]}  # where each end's dash leads
     same = [(one[0], one[-1]), (other[0], other[-1])]
     different = list(product((one[0], one[-1]), (other[0], other[-1])))
-    fitting = [
-        [near, far]
-        for near, far in product(same, different)
-        if min(math.dist(*near), math.dist(*far)) >= APART and abs(math.dist(*near) - math.dist(*far)) <= ALIKE
-    ]
+    fitting = [[near, far] for near, far in product(same, different) if alike(near, far, along)]
     return fitting[int(len(fitting) * chance.random())] if fitting else []
+
+
+def alike(near: tuple[Point, Point], far: tuple[Point, Point], along: Mapping[Point, Point]) -> bool:
+    """Whether two pairs of ends have room for their marks, and differ little in what lies at them."""
+    apart = [math.dist(*near), math.dist(*far)]
+    if min(apart) < APART or abs(apart[0] - apart[1]) > ALIKE:
+        return False
+    leaving = [sorted((leaves(a, along[a], b), leaves(b, along[b], a))) for a, b in (near, far)]
+    return all(abs(mine - theirs) <= TURNED for mine, theirs in zip(*leaving, strict=True))
+
+
+def leaves(end: Point, first: Point, other: Point) -> float:
+    """The angle between a curve's first dash and the straight way to the other mark, 0 to pi."""
+    there, away = math.atan2(first[0] - end[0], first[1] - end[1]), math.atan2(other[0] - end[0], other[1] - end[1])
+    return abs((there - away + math.pi) % math.tau - math.pi)
 
 
 def curve(chance: np.random.Generator, ground: np.ndarray, dashes: int, shape: Shape) -> list[Point]:

@@ -9,14 +9,17 @@ Two long curves and shorter ones cross the image without touching; the marks lie
 accuracy, loss, valid_accuracy, valid_loss, train_loss, best_epoch, epochs, chance: see tasks/_labelled.py; an answer is
 an image's, chance is 1 / 2: of drawn images every second one is connected.
 
-Sources: `generated` draws images; how far the marks are from each other, and all but the marks, says nothing about the
-answer. `lra` reads the folders pathfinder32, pathfinder64 and so on of Long Range Arena's release in the data folder's
-pathfinder/lra/: of 200,000 images a level, in the order of its lists, the first eight tenths train, the next validates,
-the last tests, of each the first that many. The arena's table has side 32 and the level of 14 dashes.
+Sources: `generated` draws images; all but the marks says nothing about the answer, and how far the marks are from each
+other and which way curves leave them hardly more: a random forest that knows the marks' distance, their distances from
+the edge and these angles, fitted on 300 images, is right on 0.59 of 300 others (on 0.70 where curves have three
+dashes). `lra` reads the folders pathfinder32, pathfinder64 and so on of Long Range Arena's release in the data
+folder's pathfinder/lra/: of 200,000 images a level, in the order of its lists, the first eight tenths train, the next
+validates, the last tests, of each the first that many. The arena's table has side 32 and the level of 14 dashes.
 
 Departs from the paper: curves are drawn by ourselves, bend by a uniform random angle, and all have one brightness; the
-distances of the marks agree between the answers; there are no single dashes beside the curves. Departs from the arena:
-it shares 80/10/10 in an order that its data library shuffled, so that its test images are others.
+distances of the marks and the angles at which curves leave them agree between the answers; there are no single dashes
+beside the curves. Departs from the arena: it shares 80/10/10 in an order that its data library shuffled, so that its
+test images are others.
 """
 
 from collections.abc import Callable
@@ -81,11 +84,12 @@ class Config(LabelledKnobs):
         return self
 
 
-@register("pathfinder", Config, better=BETTER)
+@register("pathfinder", Config, better=BETTER, version=2)
 class Pathfinder(Labelled):
     """The task at one setting of its knobs."""
 
     name = "pathfinder"
+    version = 2  # in which the directions at the marks agree between the answers
     config: Config
 
     def __init__(self, config: Config, data: Path):

@@ -5,12 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from attnbench import _choose, launch, reading
 from attnbench.cell import identity
-from attnbench.check import check, choice
+from attnbench.check import check
 from attnbench.engine import codes
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.states import Summary
@@ -19,7 +18,6 @@ from attnbench.manifest import Manifest
 from attnbench.reports.collect import collect
 from attnbench.reports.report import screen, write_report
 from attnbench.reports.summary import tables
-from attnbench.reports.trials import expected_best, trials_sheets
 from attnbench.sweep import Plan, expand_text
 from tests.asked import TEXT, changed, plan, written
 from tests.made_rows import FakeStore, add
@@ -162,14 +160,6 @@ def test_runs_count_trials_too_and_overrides_reach_a_choice(tmp_path):
     assert {(rate(c), c.spec["seed"]) for c in found.trainings} == {(1e-3, 7), (2e-3, 7)}
 
 
-def test_the_expected_best_of_k_is_the_mean_over_all_choices_of_k():
-    losses = [0.3, 0.1, 0.9, 0.1, 0.5]
-    for k, found in enumerate(expected_best(losses), 1):
-        picks = [min(pick) for pick in itertools.combinations(losses, k)]
-        assert found == pytest.approx(sum(picks) / len(picks))
-    assert expected_best([0.2, float("inf")]) == [float("inf"), 0.2]
-
-
 class Made(FakeStore):
     """A store in memory that can also be asked, as launching needs it."""
 
@@ -288,17 +278,6 @@ def test_the_report_keeps_trials_out_of_its_tables_and_tells_what_they_gave(runs
     ]
     assert not re.search(r"\brate\b", text.partition("## darcy: error\n")[2].partition("##")[0])
     assert screen(frame).row_count == 2
-
-
-def test_a_value_that_rows_leave_out_is_told_and_chosen_like_the_others(tmp_path):
-    asked = ASKED.replace("task.rate, values: [1e-3, 3e-3, 1e-2]", "task.clip, values: [0.5, 1.0, 2.0]")
-    choose = choice(plan(tmp_path, asked))
-    assert choose is not None
-    row = {"kind": "trial", "task": "darcy", "variant": "full", "status": "ok"}
-    tried = [(0.5, 0.3), (None, 0.1), (2.0, 0.2)]  # a clip of 1 is neutral
-    rows = [row | {"task.clip": clip, "result.valid_rel_l2": score} for clip, score in tried for _ in (100, 101)]
-    (sheet,) = trials_sheets(pd.DataFrame(rows), choose)
-    assert sheet.rows == [["full", "6 / 6", "1.0", "0.3000", "0.1000", "0.2000", "0.2000", "0.1333", "0.1000"]]
 
 
 def test_a_plain_sweep_waits_for_nothing(tmp_path):

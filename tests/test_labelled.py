@@ -85,6 +85,8 @@ def test_loss_and_accuracy_leave_out_what_is_not_asked():
 def test_chance_is_the_commonest_known_answer_on_what_is_tested():
     known, target = torch.tensor([2, 2, 0, UNASKED, UNASKED, UNASKED]), torch.tensor([2, 0, 1, 2, UNASKED])
     assert chance(known, target) == 0.5
+    tied = torch.tensor([3, 1, 1, 3, 2, UNASKED])
+    assert chance(tied, torch.tensor([1, 1, 1, 2, UNASKED])) == (3 / 4 + 0) / 2
 
 
 VALUES = {
