@@ -3,7 +3,7 @@
 They come as timm names them, from a local file of weights alone or from timm's hub. Fused projections of attention are
 taken apart and go, as q, k, v and out, into any mechanism that has weights of these names and shapes; a mechanism with
 its own set for each level starts every set from the same. What a mechanism has beside them stays as it was drawn.
-Images keep the scale of the task's own training set: the mean and deviation of the weights' first training are not read.
+Images keep the scale of the task's own training set: mean and deviation of the weights' first training are not read.
 """
 
 import hashlib
