@@ -6,7 +6,7 @@ from typing import Any
 
 from attnbench._sections import Figure, Frame
 from attnbench._yaml import SweepError, line
-from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED
+from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, misplaced
 from mechanisms import nearest
 
 ALWAYS = ("task", "model", "mechanism", "variant", "seed", "device")
@@ -38,6 +38,8 @@ def fault(figure: Figure, columns: list[str], mechanisms: list[str]) -> tuple[st
     for word in COLUMN_WORDS:
         if word in given and given[word] not in columns:
             return word, f"the rows have no column {given[word]!r}.{nearest(given[word], columns)}"
+    if wrong := misplaced(figure.kind, given):
+        return "y", wrong
     if figure.mechanism and figure.mechanism not in mechanisms:
         return "mechanism", (
             f"the sweep has no mechanism {figure.mechanism!r}.{nearest(figure.mechanism, mechanisms)} "

@@ -40,8 +40,8 @@ class Figure(Knobs):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     """name of its file: letters, digits, - and _"""
-    kind: Literal["variants", "scatter", "lines"]
-    """a strip for each variant, a point for each variant, or lines over a knob"""
+    kind: Literal["variants", "scatter", "lines", "curves"]
+    """a strip for each variant, a point for each variant, lines over a knob, or a curve that each training leaves"""
     y: str
     """column on the vertical axis (of variants: the one that is drawn)"""
     x: str | None = None

@@ -29,7 +29,8 @@ def written(folder: Path, text: str = TEXT, name: str = "asked.yaml") -> Path:
 
 
 def plan(folder: Path, text: str = TEXT, **given: Any) -> Plan:
-    return expand(written(folder, text), **({"device": "cpu"} | given))
+    options: dict[str, Any] = {"device": "cpu"} | given
+    return expand(written(folder, text), **options)
 
 
 def changed(old: str, new: str, text: str = TEXT) -> str:

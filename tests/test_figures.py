@@ -1,15 +1,18 @@
 """Figures of a sweep: every seed is a point, every failure is named, and what is not there is refused."""
 
 from dataclasses import replace
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from attnbench.reports import canvas, figures
+from attnbench.manifest import Manifest
+from attnbench.reports import canvas, figures, places
 from attnbench.reports.collect import collect
 from attnbench.reports.report import write_report
 from tests.made_rows import FakeStore, ablation, fail, only, small, training
@@ -96,15 +99,68 @@ def test_figures_appear_as_png_and_pdf_also_for_settings_and_without_results(tmp
     store, manifest = ablation(2)
     manifest = only(manifest, "full", "fno")
     frame = collect(store, manifest)
-    asked = figures.checked(figures.standard(frame), frame)
+    asked = figures.checked(figures.standard(frame, {}), frame)
     assert [one.name for one in asked] == ["variants", "speed", "memory"]
     twice = pd.concat([frame, frame.assign(**{"task.side": 64})])
-    assert figures.write(twice, asked[0], tmp_path) == ["variants-side-32", "variants-side-64"]
+    assert figures.write(twice, asked[0], tmp_path, {}) == ["variants-side-32", "variants-side-64"]
     empty = FakeStore()
     empty.specs = store.specs
-    assert figures.write(collect(empty, manifest), asked[1], tmp_path) == ["speed"]
+    assert figures.write(collect(empty, manifest), asked[1], tmp_path, {}) == ["speed"]
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert set(sizes) == {
         f"{name}.{end}" for name in ("variants-side-32", "variants-side-64", "speed") for end in ("png", "pdf")
     }
     assert min(sizes.values()) > 3000
+
+
+def with_curves() -> tuple[FakeStore, Manifest, dict[str, list[float]]]:
+    """A small sweep whose trainings leave a curve; the last of them lacks a place."""
+    store, manifest = small()
+    trained = [cell for cell in manifest.cells if cell.kind == "train"]
+    curves = {cell.id: [0.4 + 0.01 * i, 0.2, 0.1 - 0.001 * i] for i, cell in enumerate(trained)}
+    curves[trained[-1].id][2] = nan
+    for id, series in curves.items():
+        raw = [None if isnan(one) else one for one in series]
+        store.rows[id]["raw"] = {"jump_error": raw, "train_loss": [1.0, 0.5]}
+    return store, manifest, curves
+
+
+def test_a_curve_is_the_mean_over_seeds_at_every_place():
+    store, manifest, curves = with_curves()
+    frame = collect(store, manifest)
+    asked = figures.checked([{"name": "one", "kind": "curves", "y": "raw.jump_error"}], frame)[0]
+    rows: list[Any] = [row | {"raw.jump_error": curves[row["id"]]} for row in figures.parts(frame, asked)[0].rows]
+    picture = figures.draw(rows, asked)
+    drawn: Any = [line for line in picture.axes[0].get_lines() if line.get_gid() == "curve"]
+    own = [[curves[row["id"]] for row in rows if row["variant"] == name] for name in {row["variant"] for row in rows}]
+    expected = [[float(mean) for mean in np.nanmean(np.array(series), 0)] for series in own]
+    found = sorted([float(number) for number in line.get_ydata()] for line in drawn)
+    assert found == [pytest.approx(one) for one in sorted(expected)]
+    assert all([float(place) for place in line.get_xdata()] == [0.5, 1.5, 2.5] for line in drawn)
+
+
+def test_curves_are_kept_in_a_file_from_which_the_same_figure_is_drawn_again(tmp_path: Path):
+    store, manifest, curves = with_curves()
+    manifest = replace(manifest, figures=())  # the standard ones
+    write_report(store, manifest, tmp_path)
+    kept, picture = (tmp_path / "curves.csv").read_bytes(), (tmp_path / "figures" / "jump_error.png").read_bytes()
+    assert "jump_error" in (tmp_path / "summary.md").read_text()
+    assert places.curves_of(store, manifest, tmp_path) == {
+        id: {"raw.jump_error": pytest.approx(series, nan_ok=True)} for id, series in curves.items()
+    }
+    write_report(FakeStore(), manifest, tmp_path)
+    assert (tmp_path / "curves.csv").read_bytes() == kept
+    assert (tmp_path / "figures" / "jump_error.png").read_bytes() == picture
+
+
+@pytest.mark.parametrize(
+    ("figure", "message"),
+    [
+        ({"kind": "curves", "y": "result.rel_l2"}, "kind curves draws one of raw.jump_error"),
+        ({"kind": "variants", "y": "raw.jump_error"}, "raw.jump_error is a curve for each training"),
+    ],
+)
+def test_a_curve_is_no_number_and_a_number_no_curve(figure: dict[str, str], message: str):
+    store, manifest = small()
+    with pytest.raises(ValueError, match=message):
+        figures.checked([{"name": "wrong", **figure}], collect(store, manifest))

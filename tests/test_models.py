@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -117,7 +118,7 @@ def test_places_are_told_unless_the_task_tells_them():
 
 
 def test_symbols_start_no_smaller_than_the_sines_of_their_places():
-    model = maker("isotropic", SMALL, ("full", {}), 0)(Port(inputs=500, outputs=2, shape=(64,), symbols=True))
+    model: Any = maker("isotropic", SMALL, ("full", {}), 0)(Port(inputs=500, outputs=2, shape=(64,), symbols=True))
     assert model.lift.weight.square().mean() > model.places.square().mean()
 
 

@@ -162,7 +162,7 @@ def test_the_default_figure_of_several_tasks_has_a_panel_for_each(tmp_path):
     store, manifest = made(*RESULTS)
     learn(manifest.better)
     frame = collect(store, manifest)
-    first = figures.checked(figures.standard(frame), frame)[0]
+    first = figures.checked(figures.standard(frame, {}), frame)[0]
     (part,) = figures.parts(frame, first)
     picture = figures.draw(part.rows, first)
     assert [axes.get_title(loc="left") for axes in picture.axes] == sorted(RESULTS)

@@ -19,7 +19,7 @@ from attnbench.reports.summary import number_first
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Kind = Literal["variants", "scatter", "lines"]
+Kind = Literal["variants", "scatter", "lines", "curves"]
 Row = dict[str, Any]
 Rows = list[Row]
 

@@ -71,10 +71,43 @@ COLUMNS = {  # of the measures that a table has, the first ranks
     "cost.rss_train_mib": Column("resident memory, training", "MiB"),
     "cost.train_wall_s": Column("training, wall time", "s"),
     "wall_s": Column("whole cell, wall time", "s"),
+    "raw.jump_error": Column("local L2 error, test"),
+    "raw.boundary_error": Column("local L2 error, test"),
+    "raw.spectrum": Column("L2 error of waves, test"),
+    "raw.spectrum_transfer": Column("L2 error of waves, other grid, test"),
+}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the values of a curve lie: words for the axis, and the place of the first; from one to the next it is 1."""
+
+    axis: str
+    first: float
+
+
+PLACES = {  # of the columns that hold a curve for each training
+    "raw.jump_error": Places("distance from the nearest jump [nodes]", 0.5),
+    "raw.boundary_error": Places("distance from the boundary [nodes]", 0.0),
+    "raw.spectrum": Places("half waves along a side, root of the sum of squares of both axes", 0.5),
+    "raw.spectrum_transfer": Places("half waves along a side, root of the sum of squares of both axes", 0.5),
 }
 
 COLUMN_WORDS = ("x", "y", "color", "style", "panel")  # words of a figure that name columns
-NEEDED = {"variants": ("y",), "scatter": ("x", "y"), "lines": ("x", "y")}  # what each kind of figure cannot do without
+NEEDED = {  # what each kind of figure cannot do without
+    "variants": ("y",),
+    "scatter": ("x", "y"),
+    "lines": ("x", "y"),
+    "curves": ("y",),
+}
+
+
+def misplaced(kind: str, given: Mapping[str, str]) -> str:
+    """Why a figure of this kind cannot draw one of its columns; empty if it can."""
+    if kind == "curves":
+        return "" if given["y"] in PLACES else f"kind curves draws one of {', '.join(PLACES)}; y is {given['y']!r}."
+    held = [given[word] for word in COLUMN_WORDS if given.get(word) in PLACES]
+    return f"{held[0]} is a curve for each training, which kind curves draws, not {kind}." if held else ""
 
 
 def learn(better: Mapping[str, str]) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import matplotlib as mpl
 import pandas as pd
 
-from attnbench.reports import curves, kinds
+from attnbench.reports import curves, kinds, places
 from attnbench.reports.canvas import STYLE, Drawing, Kind
-from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, known_column, measured, measures
+from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, PLACES, known_column, measured, measures, misplaced
 from attnbench.reports.effects import varying
 from attnbench.reports.rows import records
 from attnbench.reports.summary import named, split
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WORDS = tuple(field.name for field in fields(Drawing))
-DRAW = {"variants": kinds.variants, "scatter": kinds.scatter, "lines": curves.lines}
+DRAW = {"variants": kinds.variants, "scatter": kinds.scatter, "lines": curves.lines, "curves": places.over_places}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def drawing(figure: Mapping[str, Any], frame: pd.DataFrame) -> Drawing:
         if given.get(word):
             beside = COLUMNS if word in ("x", "y") else ()  # known, though nothing may have measured it yet
             known_column(given[word], [*frame.columns, *beside], of=of)
+    if wrong := misplaced(given["kind"], given):
+        raise ValueError(f"{of}: {wrong}")
     mechanisms = sorted({row["mechanism"] for row in records(frame) if row["mechanism"]})
     if given.get("mechanism") not in (None, *mechanisms):
         raise ValueError(f"{of}: no row has mechanism {given['mechanism']!r}; there are {', '.join(mechanisms)}.")
@@ -70,11 +72,13 @@ def refuse_words(given: Mapping[str, Any], of: str) -> None:
             raise ValueError(f"{of} needs the word {word!r}, a column of the rows.")
 
 
-def standard(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """What is drawn if a sweep names no figure: every variant's error, and error against speed and memory.
+def standard(frame: pd.DataFrame, known: places.Curves) -> list[dict[str, Any]]:
+    """What is drawn if a sweep names no figure: every variant's error, error against speed and memory, and the curves
+    that trainings left.
 
     Of several tasks each has a panel, or a figure, and its own first measure.
     """
+    left = [name for name in PLACES if any(name in own for own in known.values())]
     several = len({row["task"] for row in records(frame) if row["kind"] == "train"}) > 1
     y = "" if several else measures(frame.columns)[0]
     wanted: list[dict[str, Any]] = [
@@ -82,17 +86,18 @@ def standard(frame: pd.DataFrame) -> list[dict[str, Any]]:
         {"name": "speed", "kind": "scatter", "x": "cost.train_samples_per_s", "y": y, "color": "mechanism"},
         {"name": "memory", "kind": "scatter", "x": "cost.memory_train_mib", "y": y, "color": "mechanism"},
     ]
-    return [figure for figure in wanted if {figure["y"], figure.get("x", y)} <= {"", *frame.columns}]
+    drawn = [figure for figure in wanted if {figure["y"], figure.get("x", y)} <= {"", *frame.columns}]
+    return drawn + [{"name": name.removeprefix("raw."), "kind": "curves", "y": name} for name in left]
 
 
-def write(frame: pd.DataFrame, drawing: Drawing, folder: Path) -> list[str]:
+def write(frame: pd.DataFrame, drawing: Drawing, folder: Path, known: places.Curves) -> list[str]:
     """Draws into `folder` as PNG and PDF and returns the names of the files without ending, one for each setting."""
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for part in parts(frame, drawing):
         title = ", ".join(filter(None, (drawing.title, part.setting))) or None
         y = drawing.y or ("" if drawing.panel else measured(part.rows, part.rows[0])[0])
-        picture = draw(part.rows, replace(drawing, title=title, y=y))
+        picture = draw([{**row, **known.get(row["id"], {})} for row in part.rows], replace(drawing, title=title, y=y))
         with mpl.rc_context(STYLE):
             picture.savefig(folder / f"{part.name}.png", dpi=200, metadata={"Software": None})
             picture.savefig(folder / f"{part.name}.pdf", metadata={"CreationDate": None, "Producer": None})

@@ -24,22 +24,25 @@ WIDE = 100  # columns of a terminal from which costs stand beside errors
 
 
 def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False) -> Path:
-    """Makes rows.csv, rows.parquet, summary.md, summary.tex and figures/ in `folder`; returns the path of summary.md.
+    """Makes rows.csv, rows.parquet, curves.csv if there are curves, summary.md, summary.tex and figures/ in `folder`;
+    returns the path of summary.md.
 
     Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
     """
-    from attnbench.reports import figures  # here, for it brings matplotlib
+    from attnbench.reports import figures, places  # here, for they bring matplotlib
 
     learn(manifest.better)
     gathered = gather(store, manifest, folder, mixed=mixed)
     frame = gathered.frame
-    asked = figures.checked(manifest.figures or figures.standard(frame), frame)
+    curves = places.curves_of(store, manifest, folder)
+    asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
     pages = [*sheets_of(frame), *widths_sheets(frame), *trials_sheets(frame, manifest.choose)]
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(frame, folder / "rows.csv")
     write_parquet(frame, folder / "rows.parquet")
+    places.write_curves(curves, folder / places.FILE)
     (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
-    names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures")]
+    names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures", curves)]
     summary = folder / "summary.md"
     summary.write_text(markdown(manifest, gathered.notes, pages, names), encoding="utf-8", newline="\n")
     return summary
