@@ -115,13 +115,13 @@ def framed(axes: "Axes", means: list[Interval], drawing: Drawing) -> str:
     log = scale(axes, "y", drawing.y, numbers, log_from=6)
     low, high, cut = limits(numbers, [bound for one in means for bound in (one.low, one.high)], log=log)
     axes.set_ylim(low, high)
-    return cut
+    return cut.replace("Bars", "Bands")
 
 
 def line(axes: "Axes", means: list[Interval], first: float, look: Mapping[str, Any]) -> None:
     """A curve and its band; broken where no field has such a place."""
-    places = first + np.arange(len(means))
-    axes.plot(places, [one.mean if one.mean > 0 else nan for one in means], zorder=3, gid="curve", **look)
-    low, high = ([bound(one) for one in means] for bound in (lambda one: one.low, lambda one: one.high))
-    floor = axes.get_ylim()[0]
-    axes.fill_between(places, np.fmax(low, floor), high, color=look["color"], alpha=0.15, linewidth=0, zorder=1)
+    places, floor = first + np.arange(len(means)), axes.get_ylim()[0]
+    there = [one if one.mean > 0 else Interval(nan, nan, nan, 0) for one in means]
+    axes.plot(places, [one.mean for one in there], zorder=3, gid="curve", **look)
+    low, high = [max(one.low, floor) for one in there], [one.high for one in there]
+    axes.fill_between(places, low, high, color=look["color"], alpha=0.12, linewidth=0, zorder=1)
