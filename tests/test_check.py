@@ -1,5 +1,7 @@
 """What a checked sweep says of its cells: names of variants, the manifest, counts and estimates."""
 
+from typing import Any
+
 import pytest
 
 from attnbench import labels, paths
@@ -11,8 +13,14 @@ from tests.asked import FIGURE, TEXT, changed, ids, plan
 
 
 def groups(found: Plan) -> dict[str, str]:
-    """For each training, everything but its seed: what its variant's name must stand for."""
-    return {cell.id: canonical(cell.spec | {"seed": None}) for cell in found.trainings}
+    """For each training, everything but its seed and a knob that trials choose: what its variant's name stands for."""
+    chosen = {found.frame.choose.name} if found.frame.choose else set()
+
+    def rest(task: dict[str, Any]) -> dict[str, Any]:
+        return task | {"knobs": {name: value for name, value in task["knobs"].items() if name not in chosen}}
+
+    specs = {cell.id: cell.spec for cell in found.trainings}
+    return {id: canonical(spec | {"seed": None, "task": rest(spec["task"])}) for id, spec in specs.items()}
 
 
 @pytest.mark.parametrize("name", paths.sweep_names())
