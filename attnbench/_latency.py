@@ -9,8 +9,7 @@ several times: the median of those ratios is told, for the smallest of many nois
 
 import argparse
 import json
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from math import inf, isfinite
 from pathlib import Path
@@ -99,7 +98,9 @@ def compared(variant: Spec, target: Spec, data: Path) -> Timing:
     before = Usage.now()
     device = variant["device"]
     steps = [training(spec, data) for spec in (variant, target)]
-    times = in_turn(steps, device)
+    for step in steps:
+        measure.warm_up(step, device)
+    times = measure.in_turn(steps, device)
     foreign = before.foreign_until(Usage.now())
     own, other = (measured(each) for each in times)
     noisy = any(map(measure.noisy, times)) or (foreign or 0.0) > measure.BUSY
@@ -116,30 +117,9 @@ def training(spec: Spec, data: Path) -> measure.Step:
     return measure.training(model, task, inputs, target, how(schedule) if schedule else AS_USUAL)
 
 
-def in_turn(steps: Sequence[measure.Step], device: str) -> list[list[float]]:
-    """Milliseconds of every step of each, one after the other and in both orders, until all medians are known.
-
-    At least 30 of each and a second, and no longer than six, as where a step is measured alone.
-    """
-    for step in steps:
-        measure.warm_up(step, device)
-    times: list[list[float]] = [[] for _ in steps]
-    spent, look = 0.0, measure.REPEAT_S * len(steps)
-    while True:
-        places = range(len(steps)) if len(times[0]) % 2 else reversed(range(len(steps)))
-        for place in places:
-            times[place].append(measure.timed(steps[place], device))
-            spent += times[place][-1] / 1e3
-        if spent < look:
-            continue
-        if not any(map(measure.noisy, times)) or (spent >= measure.REPEAT_CAP_S * len(steps) and len(times[0]) > 1):
-            return times
-        look = spent + measure.LOOK_S
-
-
 def measured(times: list[float]) -> dict[str, Any]:
     """Median and quartiles of a step, and of how many."""
-    q25, median, q75 = statistics.quantiles(times, n=4, method="inclusive")
+    q25, median, q75 = measure.quartiles(times)
     return {"step_ms": median, "step_ms_q25": q25, "step_ms_q75": q75, "repeats": len(times)}
 
 

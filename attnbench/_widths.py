@@ -17,7 +17,6 @@ from attnbench.cell import Spec, canonical, identity
 from attnbench.engine._files import create, make_folder, read
 
 SCHEMA = 1
-BUSY = 0.1  # share of the machine that others used, above which it is worth a word
 Record = Mapping[str, Any]
 
 
@@ -56,7 +55,7 @@ def missed(ask: Ask, record: Record) -> str:
     if max(abs(ratio - 1) for ratio in ratios) <= ask.within:
         return ""
     target, foreign = ask.target["mechanism"]["name"], record["foreign_cpu"] or 0.0
-    busy = f", while others used {foreign:.0%} of the machine" if foreign > BUSY else ""
+    busy = f", while others used {foreign:.0%} of the machine" if foreign else ""
     took = f"{ask.knob} {record['width']} took {min(ratios):.3f} to {max(ratios):.3f} of its time{busy}"
     return f"{ask.label} cannot have {target}'s latency within {ask.within:g}: {took}"
 

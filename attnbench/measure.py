@@ -6,7 +6,7 @@ both off. Sizes come from made-up batches of the task's true shapes.
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
@@ -87,13 +87,25 @@ def warm_up(step: Step, device: str) -> None:
 
 def repeat(step: Step, device: str) -> list[float]:
     """Milliseconds of every step: at least 30 and 1 s and until the median is known to 5 %, or up to the cap."""
-    times, spent, look = [], 0.0, REPEAT_S
+    return in_turn([step], device)[0]
+
+
+def in_turn(steps: Sequence[Step], device: str) -> list[list[float]]:
+    """Milliseconds of every step of each, in rounds of one step of each whose order is turned round every time.
+
+    What else the machine does meets all alike. The least and the most time are those of `repeat` for each of them, and
+    it goes on until every median is known.
+    """
+    times: list[list[float]] = [[] for _ in steps]
+    spent, look = 0.0, REPEAT_S * len(steps)
     while True:
-        times.append(timed(step, device))
-        spent += times[-1] / 1e3
+        places = range(len(steps)) if len(times[0]) % 2 else reversed(range(len(steps)))
+        for place in places:
+            times[place].append(timed(steps[place], device))
+            spent += times[place][-1] / 1e3
         if spent < look:
             continue
-        if not noisy(times) or (spent >= REPEAT_CAP_S and len(times) > 1):
+        if not any(map(noisy, times)) or (spent >= REPEAT_CAP_S * len(steps) and len(times[0]) > 1):
             return times
         look = spent + LOOK_S
 
@@ -124,7 +136,7 @@ def noisy(times: list[float]) -> bool:
 
 def summary(name: str, times: list[float], batch: int) -> dict[str, Any]:
     """Median and quartiles of the step, and of the throughput it means."""
-    q25, median, q75 = statistics.quantiles(times, n=4, method="inclusive")
+    q25, median, q75 = quartiles(times)
     return {
         f"{name}_step_ms": median,
         f"{name}_step_ms_q25": q25,
@@ -135,3 +147,8 @@ def summary(name: str, times: list[float], batch: int) -> dict[str, Any]:
         f"{name}_repeats": len(times),
         f"{name}_noisy": noisy(times),
     }
+
+
+def quartiles(times: list[float]) -> list[float]:
+    """First quartile, median and third quartile, of at least two."""
+    return statistics.quantiles(times, n=4, method="inclusive")

@@ -166,11 +166,6 @@ class Labelled:
         """Stored inputs as a model is given them."""
         return inputs.long() if self.config.port.symbols else inputs.float()
 
-    def read(self, split: str, device: str) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a whole split as a model and its loss see them."""
-        inputs, target = self.stored(split, device)
-        return self.seen(inputs), target.long()
-
 
 class Seeing(nn.Module):
     """A model that takes stored inputs: each batch is turned into what the model itself is given."""

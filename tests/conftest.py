@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.slurm_cluster import Cluster, missing
+from tests.torch_settings import put_back
 
 
 def pytest_configure() -> None:
@@ -32,6 +33,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def settings_put_back() -> Iterator[None]:
+    with put_back():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from tasks import _corpora
 from tasks._labelled import UNASKED, streams
 from tasks._language import ALPHABET, language
 from tasks.charlm import CharLM, Config, agreement
+from tests.splits import read
 
 SMALL = {"train": 40, "valid": 10, "test": 10, "length": 24, "distance": 3}
 
@@ -46,16 +47,16 @@ class Oracle(nn.Module):
 def test_every_place_asks_for_the_symbol_after_it_and_only_what_the_stride_says_counts(tmp_path):
     task = made(tmp_path, stride=5)
     for split in ("train", "valid", "test"):
-        inputs, target = task.read(split, "cpu")
+        inputs, target = read(task, split)
         asked = target != UNASKED
         assert asked.sum(1).unique().tolist() == [24 if split == "train" else 5]
         assert asked[:, -5:].all()
         assert torch.equal(inputs[:, 1:][asked[:, :-1]], target[:, :-1][asked[:, :-1]])
-    assert (made(tmp_path).read("test", "cpu")[1] != UNASKED).all()
+    assert (read(made(tmp_path), "test")[1] != UNASKED).all()
 
 
 def test_generated_examples_are_texts_of_the_language_from_their_start(tmp_path):
-    inputs, target = made(tmp_path).read("test", "cpu")
+    inputs, target = read(made(tmp_path), "test")
     texts = torch.cat([inputs, target[:, -1:]], 1).numpy()
     given = np.take_along_axis(language(3).distributions(texts), texts[:, :, None], 2)
     assert (given > 0).all()
@@ -65,8 +66,8 @@ def test_generated_examples_are_texts_of_the_language_from_their_start(tmp_path)
 
 def test_an_example_stays_the_same_however_many_are_made_and_splits_never_meet(tmp_path):
     few, many = made(tmp_path), made(tmp_path, train=50, valid=12)
-    assert torch.equal(few.read("train", "cpu")[0], many.read("train", "cpu")[0][:40])
-    rows = {split: {tuple(row) for row in few.read(split, "cpu")[0].tolist()} for split in ("train", "valid", "test")}
+    assert torch.equal(read(few, "train")[0], read(many, "train")[0][:40])
+    rows = {split: {tuple(row) for row in read(few, split)[0].tolist()} for split in ("train", "valid", "test")}
     assert [len(rows[split]) for split in rows] == [40, 10, 10]
     assert len(set.union(*rows.values())) == 60
     assert made(tmp_path, data_seed=1).prepare(lambda *_: None, 1) != few.prepare(lambda *_: None, 1)
@@ -121,12 +122,12 @@ def test_floors_are_means_over_the_counted_places_alone(tmp_path):
 def test_bits_and_chances_are_what_counting_by_hand_gives(tmp_path):
     task = made(tmp_path, epochs=1, stride=7)
     told = task.run(lambda _: Oracle(3), seed=0, device="cpu").result
-    known = Counter(task.read("train", "cpu")[1].flatten().tolist())
-    asked = [symbol for symbol in task.read("test", "cpu")[1].flatten().tolist() if symbol != UNASKED]
+    known = Counter(read(task, "train")[1].flatten().tolist())
+    asked = [symbol for symbol in read(task, "test")[1].flatten().tolist() if symbol != UNASKED]
     share = {symbol: (known[symbol] + 1) / (known.total() + len(ALPHABET)) for symbol in range(len(ALPHABET))}
     assert told["chance"] == pytest.approx(-sum(math.log2(share[symbol]) for symbol in asked) / len(asked))
     assert told["chance_accuracy"] == pytest.approx(asked.count(known.most_common(1)[0][0]) / len(asked))
-    inputs, target = task.read("test", "cpu")
+    inputs, target = read(task, "test")
     given = Oracle(3)(inputs).gather(2, target.clamp_min(0)[..., None])[..., 0][target != UNASKED]
     assert told["bits_per_byte"] == pytest.approx(-given.mean().item() / math.log(2), rel=1e-5)
     assert told["valid_bits_per_byte"] == pytest.approx(told["valid_loss"] / math.log(2))
@@ -201,7 +202,7 @@ def test_the_installed_library_is_read_as_bytes_and_other_splits_are_other_files
     parts = {split: text.tobytes() for split, text in _corpora.library(Path(sysconfig.get_paths()["stdlib"])).items()}
     assert task.config.port.inputs == 256
     for split, text in parts.items():
-        for row in task.read(split, "cpu")[0].numpy().astype(np.uint8)[:5]:
+        for row in read(task, split)[0].numpy().astype(np.uint8)[:5]:
             assert row.tobytes() in text
     assert len(parts["train"]) > 5e6
     assert 0.02 < len(parts["test"]) / sum(map(len, parts.values())) < 0.12
@@ -232,12 +233,10 @@ def test_enwik8_is_parted_in_order_and_its_windows_stay_within_their_splits(tmp_
     planted(monkeypatch, tmp_path, "enwik8", content)
     task = made(tmp_path, source="enwik8", valid=4, test=4)
     for split, part in (("train", content[:1800]), ("valid", content[1800:1900]), ("test", content[1900:])):
-        inputs, target = task.read(split, "cpu")
+        inputs, target = read(task, split)
         for row, last in zip(inputs.numpy().astype(np.uint8), target[:, -1].tolist(), strict=True):
             assert row.tobytes() + bytes([last]) in part
-    assert "floor" not in task.told(
-        {"train": task.read("train", "cpu"), "test": task.read("test", "cpu")}, torch.ones(1)
-    )
+    assert "floor" not in task.told({"train": read(task, "train"), "test": read(task, "test")}, torch.ones(1))
 
 
 def test_text8_has_the_blank_and_26_letters(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from math import isnan, nan
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,7 @@ def test_curves_are_kept_in_a_file_from_which_the_same_figure_is_drawn_again(tmp
     assert places.curves_of(store, manifest, tmp_path) == {
         id: {"raw.jump_error": pytest.approx(series, nan_ok=True)} for id, series in curves.items()
     }
+    rmtree(tmp_path / "figures")
     write_report(FakeStore(), manifest, tmp_path)
     assert (tmp_path / "curves.csv").read_bytes() == kept
     assert (tmp_path / "figures" / "jump_error.png").read_bytes() == picture

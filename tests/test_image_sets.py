@@ -15,6 +15,7 @@ from tasks._image_folders import decoded, fitted
 from tasks._image_layouts import LAYOUTS
 from tasks._labelled import SPLITS
 from tests import image_sets
+from tests.splits import read
 from tests.test_images import arrays, made, watch
 
 SMALL = {"train": 12, "valid": 2, "test": 6, "batch": 4, "side": 8}
@@ -214,6 +215,6 @@ def test_inputs_have_zero_mean_and_unit_deviation_over_the_training_images(tmp_p
     mean, deviation = raw["train"].mean((0, 1, 2)), raw["train"].std((0, 1, 2))
     for split in SPLITS:
         expected = (raw[split] - mean) / deviation.clip(1e-6)
-        inputs, target = task.read(split, "cpu")
+        inputs, target = read(task, split)
         torch.testing.assert_close(inputs.double(), torch.from_numpy(expected), atol=1e-4, rtol=1e-4)
         assert (inputs.dtype, target.dtype) == (torch.float32, torch.int64)

@@ -83,7 +83,7 @@ def test_two_steps_are_timed_in_turn_in_both_orders(device):
     def step(name: str, ms: float) -> measure.Step:
         return lambda: (order.append(name), device.enqueue(ms))[1]
 
-    own, other = _latency.in_turn([step("a", 10.0), step("b", 40.0)], "cuda")
+    own, other = measure.in_turn([step("a", 10.0), step("b", 40.0)], "cuda")
     assert (set(own), set(other)) == ({10.0}, {40.0})
     assert len(own) == len(other) == 40  # two seconds in all, and thirty times at least
     turns = ["".join(order[-80:][at : at + 2]) for at in range(0, 80, 2)]
@@ -94,7 +94,7 @@ def test_two_steps_are_timed_in_turn_in_both_orders(device):
 def test_a_machine_that_slows_down_meanwhile_changes_both_times_and_not_their_ratio(device):
     began = device.now
     slowing = lambda: 1 + (device.now - began) / 2e9  # noqa: E731 - twice as slow after two seconds
-    own, other = _latency.in_turn(
+    own, other = measure.in_turn(
         [lambda: device.enqueue(10 * slowing()), lambda: device.enqueue(20 * slowing())], "cuda"
     )
     own_ms, other_ms = (_latency.measured(times)["step_ms"] for times in (own, other))

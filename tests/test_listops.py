@@ -14,6 +14,7 @@ from mechanisms import configure
 from mechanisms._knobs import resolved
 from tasks._listops import DIGITS, END, OPERATORS, PAD, tree, uniform, value
 from tasks.listops import Config, ListOps
+from tests.splits import read
 
 SMALL = {"train": 60, "valid": 20, "test": 20, "batch": 20, "length": 40, "min_length": 8}
 SPELLED = dict(zip([*DIGITS, *OPERATORS, END], [*"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]"], strict=True))
@@ -89,7 +90,7 @@ def test_every_answer_is_what_python_makes_of_the_expression(tmp_path):
     task = made(tmp_path, length=200, min_length=1, train=400)
     seen = set()
     for split in ("train", "valid", "test"):
-        for row, answer in zip(*task.read(split, "cpu"), strict=True):
+        for row, answer in zip(*read(task, split), strict=True):
             assert worth(words(row)) == answer
             seen |= {*words(row)}
     assert seen == set(SPELLED.values())
@@ -113,7 +114,7 @@ def test_known_expressions_have_their_values(text, answer):
 
 def test_expressions_keep_to_the_knobs_and_reach_them(tmp_path):
     task = made(tmp_path, length=30, min_length=9, depth=4, arguments=3, nesting=0.6, train=800)
-    drawn = [words(row) for row in task.read("train", "cpu")[0]]
+    drawn = [words(row) for row in read(task, "train")[0]]
     assert (min(map(len, drawn)), max(map(len, drawn))) == (10, 29)
     assert max(map(levels, drawn)) == 4
     assert {width for one in drawn for width in widths(one)} == {2, 3}
@@ -143,7 +144,7 @@ def len_of_root(spelled: list[str]) -> int:
 def test_no_expression_is_in_two_splits_even_where_there_are_few(tmp_path):
     few = {"length": 7, "min_length": 1, "depth": 2, "arguments": 2, "train": 600, "valid": 200, "test": 200}
     task = made(tmp_path, **few)
-    train, valid, test = ({tuple(row) for row in task.read(split, "cpu")[0].tolist()} for split in TRUE_SPLITS)
+    train, valid, test = ({tuple(row) for row in read(task, split)[0].tolist()} for split in TRUE_SPLITS)
     assert not train & valid | train & test | valid & test
     assert len(train | valid | test) > 300  # of 400 that there are
 
@@ -156,7 +157,7 @@ def test_the_seed_decides_every_example_and_the_number_of_examples_none(tmp_path
     hashes = [task.prepare(lambda *_: None, workers) for task, workers in ((one, 1), (again, 3))]
     assert hashes[0] == hashes[1] != made(tmp_path / "d", data_seed=1).prepare(lambda *_: None, 1)
     for part in (0, 1):
-        assert torch.equal(one.read("train", "cpu")[part], more.read("train", "cpu")[part][:60])
+        assert torch.equal(read(one, "train")[part], read(more, "train")[part][:60])
 
 
 def test_progress_counts_every_example(tmp_path):
@@ -209,7 +210,7 @@ def test_the_arenas_files_are_read_without_parentheses(tmp_path, end):
     arena(tmp_path, end)
     task = made(tmp_path, **ARENA)
     for split, name in zip(TRUE_SPLITS, TRUE, strict=True):
-        inputs, target = task.read(split, "cpu")
+        inputs, target = read(task, split)
         plain = [source.replace("( ", "").replace(" )", "").split() for source, _ in TRUE[name]]
         assert [words(row) for row in inputs] == plain
         assert target.tolist() == [answer for _, answer in TRUE[name]]
@@ -219,8 +220,8 @@ def test_the_arenas_files_are_read_without_parentheses(tmp_path, end):
 def test_of_the_arenas_files_the_first_examples_are_taken(tmp_path):
     arena(tmp_path)
     task = made(tmp_path, **{**ARENA, "train": 2, "test": 1})
-    assert task.read("train", "cpu")[1].tolist() == [9, 4]
-    assert task.read("test", "cpu")[1].tolist() == [0]
+    assert read(task, "train")[1].tolist() == [9, 4]
+    assert read(task, "test")[1].tolist() == [0]
 
 
 @pytest.mark.parametrize(

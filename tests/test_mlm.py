@@ -16,6 +16,7 @@ from tasks import _corpora, _wikitext
 from tasks._labelled import UNASKED, streams
 from tasks._language import ALPHABET, language
 from tasks.mlm import MLM, Config, source_of_chance
+from tests.splits import read
 
 SMALL = {"train": 40, "valid": 10, "test": 10, "length": 40, "distance": 3}
 HIDDEN = len(ALPHABET)  # the symbol that hides others in the generated language
@@ -43,7 +44,7 @@ class Constant(nn.Module):
 
 def test_what_is_asked_is_the_text_and_what_is_not_asked_is_given_as_it_is(tmp_path):
     for split in ("train", "valid", "test"):
-        inputs, target = (part.numpy() for part in made(tmp_path).read(split, "cpu"))
+        inputs, target = (part.numpy() for part in read(made(tmp_path), split))
         texts = np.where(target == UNASKED, inputs, target)
         given = np.take_along_axis(language(3).distributions(texts), texts[:, :, None], 2)
         assert (given > 0).all()
@@ -52,12 +53,12 @@ def test_what_is_asked_is_the_text_and_what_is_not_asked_is_given_as_it_is(tmp_p
 
 @pytest.mark.parametrize(("asked", "count"), [(0.15, 6), (0.5, 20), (0.001, 1)])
 def test_the_same_share_of_every_example_is_asked_one_place_at_least(tmp_path, asked, count):
-    target = made(tmp_path, asked=asked).read("valid", "cpu")[1]
+    target = read(made(tmp_path, asked=asked), "valid")[1]
     assert set((target != UNASKED).sum(1).tolist()) == {count}
 
 
 def test_of_what_is_asked_80_parts_in_100_are_hidden_10_random_and_10_kept(tmp_path):
-    inputs, target = (part.numpy() for part in made(tmp_path, train=4000).read("train", "cpu"))
+    inputs, target = (part.numpy() for part in read(made(tmp_path, train=4000), "train"))
     asked = target != UNASKED
     given, right = inputs[asked], target[asked]
     symbols = len(ALPHABET)
@@ -70,13 +71,13 @@ def test_of_what_is_asked_80_parts_in_100_are_hidden_10_random_and_10_kept(tmp_p
 
 
 def test_every_place_is_asked_as_often_as_another(tmp_path):
-    asked = (made(tmp_path, train=4000).read("train", "cpu")[1] != UNASKED).double().mean(0)
+    asked = (read(made(tmp_path, train=4000), "train")[1] != UNASKED).double().mean(0)
     assert (asked - 0.15).abs().max() < 5 * (0.15 * 0.85 / 4000) ** 0.5
 
 
 def test_places_are_fixed_by_the_data_seed_and_differ_between_examples(tmp_path):
     def target(split: str, **knobs: object) -> Tensor:
-        return made(tmp_path, **knobs).read(split, "cpu")[1]
+        return read(made(tmp_path, **knobs), split)[1]
 
     assert torch.equal(target("valid"), target("valid", valid=12)[:10])
     places = [tuple(row) for split in ("train", "valid", "test") for row in (target(split) != UNASKED).tolist()]
@@ -99,7 +100,7 @@ def test_perplexities_and_chances_are_what_counting_by_hand_gives(tmp_path):
     answer = torch.randn(len(ALPHABET), generator=torch.Generator().manual_seed(0))
     told = task.run(lambda _: Constant(answer), seed=0, device="cpu").result
     asked = {
-        split: [symbol for symbol in task.read(split, "cpu")[1].flatten().tolist() if symbol != UNASKED]
+        split: [symbol for symbol in read(task, split)[1].flatten().tolist() if symbol != UNASKED]
         for split in ("train", "valid", "test")
     }
     logs = (answer - answer.exp().sum().log()).tolist()
@@ -135,7 +136,7 @@ def test_the_symbol_that_hides_is_given_and_never_asked(tmp_path):
     task = made(tmp_path)
     assert (task.config.port.inputs, task.config.port.outputs) == (HIDDEN + 1, HIDDEN)
     assert not task.config.port.causal
-    inputs, target = task.read("train", "cpu")
+    inputs, target = read(task, "train")
     assert inputs.max() == HIDDEN
     assert target.max() < HIDDEN
 
@@ -178,7 +179,7 @@ def test_windows_of_the_three_files_are_asked_and_perplexity_is_told_a_word_too(
     task = made(tmp_path, source="wikitext103", vocabulary=300, epochs=1, rate=1e-9, weight_decay=0.0, batch=8)
     assert (task.config.port.inputs, task.config.port.outputs) == (301, 300)
     for split, content in LINES.items():
-        inputs, target = (part.numpy() for part in task.read(split, "cpu"))
+        inputs, target = (part.numpy() for part in read(task, split))
         for row in np.where(target == UNASKED, inputs, target).astype(np.uint8):
             assert row.tobytes().decode() in content
     told = task.run(lambda _: Constant(torch.zeros(300)), seed=0, device="cpu").result

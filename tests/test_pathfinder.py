@@ -15,6 +15,7 @@ from mechanisms._knobs import resolved
 from tasks._labelled import streams
 from tasks._pathfinder import ALIKE, APART, Point, Scene, ends, paint, scene
 from tasks.pathfinder import Config, Pathfinder
+from tests.splits import read
 
 SMALL = {"train": 24, "valid": 6, "test": 8, "batch": 8}
 SETTINGS = [
@@ -123,7 +124,7 @@ def test_a_painted_image_has_as_many_dashes_as_were_asked_for_and_bright_marks()
 def test_every_kept_image_has_the_answer_of_its_scene(tmp_path):
     task = made(tmp_path, data_seed=5)
     for split in SPLITS:
-        images, answers = task.read(split, "cpu")
+        images, answers = read(task, split)
         for image, answer, chance in zip(images, answers, streams(5, split, len(answers)), strict=True):
             one = scene(chance, task.config, bool(answer))
             np.testing.assert_array_equal((255 * image[..., 0]).round().numpy(), paint(one, 1))
@@ -133,7 +134,7 @@ def test_every_kept_image_has_the_answer_of_its_scene(tmp_path):
 
 def test_answers_are_balanced_in_every_split(tmp_path):
     task = made(tmp_path, train=25)
-    assert [int(task.read(split, "cpu")[1].sum()) for split in SPLITS] == [12, 3, 4]
+    assert [int(read(task, split)[1].sum()) for split in SPLITS] == [12, 3, 4]
 
 
 # --- what must not give the answer away
@@ -222,12 +223,12 @@ def test_the_seed_decides_every_image_and_the_number_of_images_none(tmp_path):
     hashes = [task.prepare(lambda *_: None, workers) for task, workers in ((one, 1), (again, 3))]
     assert hashes[0] == hashes[1] != made(tmp_path / "d", data_seed=1).prepare(lambda *_: None, 1)
     for part in (0, 1):
-        assert torch.equal(one.read("train", "cpu")[part], more.read("train", "cpu")[part][:24])
+        assert torch.equal(read(one, "train")[part], read(more, "train")[part][:24])
 
 
 def test_splits_share_no_image(tmp_path):
     task = made(tmp_path)
-    seen = [{image.numpy().tobytes() for image in task.read(split, "cpu")[0]} for split in SPLITS]
+    seen = [{image.numpy().tobytes() for image in read(task, split)[0]} for split in SPLITS]
     assert [len(images) for images in seen] == [24, 6, 8]
     assert not any(one & other for one, other in combinations(seen, 2))
 
@@ -236,7 +237,7 @@ def test_flat_gives_the_same_images_row_after_row_from_the_same_files(tmp_path):
     square, flat = made(tmp_path), made(tmp_path, flat=True)
     assert square.folder == flat.folder
     assert (square.config.port.shape, flat.config.port.shape) == ((32, 32), (1024,))
-    images, sequences = square.read("test", "cpu")[0], flat.read("test", "cpu")[0]
+    images, sequences = read(square, "test")[0], read(flat, "test")[0]
     assert (images.shape, sequences.shape) == ((8, 32, 32, 1), (8, 1024, 1))
     assert torch.equal(images[:, 3, 7], sequences[:, 3 * 32 + 7])
     assert (images.min(), images.max()) == (0, 1)

@@ -9,6 +9,7 @@ from PIL import Image
 from mechanisms import configure
 from tasks._pathfinder_lra import listed
 from tasks.pathfinder import Config, Pathfinder
+from tests.splits import read
 
 ARENA = {"source": "lra", "train": 8, "valid": 1, "test": 1, "batch": 4}
 LEVEL = "curv_contour_length_14"
@@ -40,11 +41,11 @@ def arena(folder: Path, level: str = LEVEL, sides: int = 32) -> Path:
 def test_the_arenas_images_are_shared_in_the_order_of_its_lists(tmp_path):
     arena(tmp_path)
     task = made(tmp_path)
-    order = [(task.read(split, "cpu")[0][:, 5, 5, 0] * 25.5).round().int().tolist() for split in SPLITS]
+    order = [(read(task, split)[0][:, 5, 5, 0] * 25.5).round().int().tolist() for split in SPLITS]
     assert order == [[0, 1, 2, 3, 4, 5, 6, 7], [8], [9]]
-    answers = [answer for split in SPLITS for answer in task.read(split, "cpu")[1].tolist()]
+    answers = [answer for split in SPLITS for answer in read(task, split)[1].tolist()]
     assert answers == [0, 1, 0, 0, 1, 0, 0, 1, 0, 0]
-    inputs, _ = task.read("train", "cpu")
+    inputs, _ = read(task, "train")
     assert inputs.shape == (8, 32, 32, 1)
     assert (inputs[:, 0, 1, 0] == 1).all()
     assert inputs[3, 1, 0, 0].item() == pytest.approx(30 / 255)
@@ -52,7 +53,7 @@ def test_the_arenas_images_are_shared_in_the_order_of_its_lists(tmp_path):
 
 def test_other_sides_and_levels_have_folders_of_their_own(tmp_path):
     arena(tmp_path, "curv_baseline", 64)
-    assert made(tmp_path, side=64, level="curv_baseline").read("test", "cpu")[0].shape == (1, 64, 64, 1)
+    assert read(made(tmp_path, side=64, level="curv_baseline"), "test")[0].shape == (1, 64, 64, 1)
     with pytest.raises(ValueError, match=r"no lists .*pathfinder64.curv_contour_length_9.metadata"):
         made(tmp_path, side=64, level="curv_contour_length_9")
 
@@ -63,7 +64,7 @@ def test_only_the_image_that_the_release_has_empty_is_left_out(tmp_path):
     known.touch()
     rows.write_text(rows.read_text().replace("sample_3.png", "sample_172.png"))
     task = made(tmp_path, train=7, level="curv_baseline")
-    assert (task.read("train", "cpu")[0][:, 5, 5, 0] * 25.5).round().int().tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert (read(task, "train")[0][:, 5, 5, 0] * 25.5).round().int().tolist() == [0, 1, 2, 4, 5, 6, 7]
     (where / "imgs" / "0" / "sample_1.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"sample_1.png is damaged: it cannot be read as an image"):
         made(tmp_path, train=6, level="curv_baseline")

@@ -11,6 +11,7 @@ from mechanisms import configure
 from tasks._labelled import UNASKED, accuracy
 from tasks._step import predict
 from tasks.recall import PAD, Config, Recall
+from tests.splits import read
 
 SMALL = {"train": 40, "valid": 10, "test": 10, "length": 24, "pairs": 4, "symbols": 8}
 
@@ -29,7 +30,7 @@ def read_aloud(row: list[int], pairs: int) -> dict[int, int]:
 def test_every_query_asks_for_the_value_that_stood_behind_its_key(tmp_path):
     task = made(tmp_path)
     for split in ("train", "valid", "test"):
-        inputs, target = task.read(split, "cpu")
+        inputs, target = read(task, split)
         for row, asked in zip(inputs.tolist(), target.tolist(), strict=True):
             known = read_aloud(row, 4)
             assert len(known) == 4
@@ -42,15 +43,15 @@ def test_every_query_asks_for_the_value_that_stood_behind_its_key(tmp_path):
 
 def test_an_example_stays_the_same_however_many_are_made_and_splits_differ(tmp_path):
     few, many = made(tmp_path / "few"), made(tmp_path / "many", train=50, valid=12)
-    assert torch.equal(few.read("train", "cpu")[0], many.read("train", "cpu")[0][:40])
-    assert not torch.equal(few.read("valid", "cpu")[0], few.read("test", "cpu")[0])
+    assert torch.equal(read(few, "train")[0], read(many, "train")[0][:40])
+    assert not torch.equal(read(few, "valid")[0], read(few, "test")[0])
     assert few.folder != many.folder
     assert made(tmp_path / "few", epochs=1, rate=0.5).folder == few.folder
 
 
 def test_near_queries_are_more_frequent_by_the_power_law(tmp_path):
     task = made(tmp_path, train=2000, length=64, pairs=1, power=0.01)
-    _, target = task.read("train", "cpu")
+    _, target = read(task, "train")
     place = (target != UNASKED).int().argmax(1).numpy() - 2
     law = np.arange(1, 63) ** -0.99
     found = np.bincount(place, minlength=62) / len(place)
@@ -71,7 +72,7 @@ def test_attention_recalls_what_a_model_without_it_cannot(tmp_path):
 def test_windows_recall_no_more_than_lies_within_their_reach(tmp_path):
     knobs = {"train": 1500, "valid": 100, "test": 400, "epochs": 8, "pairs": 2, "length": 12, "rate": 4e-3}
     task = made(tmp_path, **knobs)
-    inputs, target = (tensor.numpy() for tensor in task.read("test", "cpu"))
+    inputs, target = (tensor.numpy() for tensor in read(task, "test"))
     near = []
     for symbols, asked in zip(inputs, target, strict=True):
         keys = symbols[:4:2].tolist()
@@ -93,7 +94,7 @@ def test_only_what_is_asked_counts_as_right():
 def test_a_recall_that_looks_ahead_is_not_what_a_causal_port_gives(tmp_path):
     task = made(tmp_path)
     model = maker("isotropic", {"channels": 16, "depth": 1}, ("full", {}), 0)(task.config.port)
-    inputs, _ = task.read("test", "cpu")
+    inputs, _ = read(task, "test")
     changed = inputs.clone()
     changed[:, 20:] = PAD
     assert torch.equal(predict(model, inputs, 10)[:, :20], predict(model, changed, 10)[:, :20])

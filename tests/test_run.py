@@ -16,6 +16,7 @@ from tests import tiny
 
 BLOCKS = {"status", "result", "cost", "host", "data", "code", "raw", "error"}
 Outcome = dict[str, Any]
+pytestmark = pytest.mark.usefixtures("settings_put_back")
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +25,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("data")
     tiny.data(place)
     return place
-
-
-@pytest.fixture(autouse=True)
-def untouched():
-    """What a child sets for its whole process is put back for the other tests of this one."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
 
 
 def fails(error: BaseException):
@@ -133,6 +125,13 @@ def test_divergence_is_a_result_with_the_step_at_which_it_came(folder, monkeypat
 def test_a_cell_runs_on_as_many_threads_as_its_spec_says(folder, asked, expected):
     found = outcome(tiny.spec(threads=asked), folder, lambda *_: {"result": {"threads": torch.get_num_threads()}})
     assert found["result"]["threads"] == found["host"]["threads"] == expected
+
+
+@pytest.mark.parametrize(("kind", "filled"), [("train", True), ("cost", False)])
+def test_new_memory_is_filled_in_trainings_and_not_where_time_is_measured(kind, filled):
+    """Deterministic torch fills it with NaN, which shows what is read before it is written, and takes time."""
+    run.set_up(tiny.spec(kind=kind))
+    assert torch.empty(1000).isnan().all().item() is filled
 
 
 def test_a_cost_cell_needs_no_data_and_says_whether_it_was_alone(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from tasks._image_layouts import LAYOUTS
 from tasks._labelled import SPLITS, UNASKED
 from tasks.segment import Config, Segment, mean_iou
 from tests import image_sets
+from tests.splits import read
 
 SMALL = {"train": 16, "valid": 4, "test": 4, "batch": 4}
 
@@ -110,7 +111,7 @@ def test_mean_iou_is_scikits_over_the_classes_that_occur(unasked):
 
 def test_chance_is_what_all_background_scores(tmp_path):
     task = made(tmp_path, test=40)
-    splits = {split: task.read(split, "cpu") for split in SPLITS}
+    splits = {split: read(task, split) for split in SPLITS}
     target = splits["test"][1]
     answers = torch.nn.functional.one_hot(torch.zeros_like(target), 11).float()
     told = task.told(splits, answers)

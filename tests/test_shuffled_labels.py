@@ -18,6 +18,7 @@ import tasks
 from attnbench.models import maker
 from mechanisms import configure
 from tasks._labelled import UNASKED
+from tests.splits import read
 
 SMALL = {"valid": 100, "test": 300}
 CASES = {
@@ -77,7 +78,7 @@ def deal(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_with_shuffled_targets_nothing_is_learned_and_with_true_ones_much(name, tmp_path, monkeypatch):
     task = made(name, tmp_path)
-    known, asked = (task.read(split, "cpu")[1] for split in ("train", "test"))
+    known, asked = (read(task, split)[1] for split in ("train", "test"))
     level, commonest = levels(known, asked)
     true = trained(task, PATCHES.get(name, 1))
     deal(task, monkeypatch)

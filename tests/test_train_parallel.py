@@ -237,15 +237,11 @@ def test_a_launch_without_enough_gpus_is_refused(tmp_path, monkeypatch, launcher
         launch.launch(checked, store, tmp_path, costly, print)
 
 
+@pytest.mark.usefixtures("settings_put_back")
 def test_a_cell_of_more_gpus_than_there_are_is_an_error_and_processes_share_the_cores(monkeypatch):
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
-    try:
-        with pytest.raises(RuntimeError, match="the cell asks for 2 GPUs, and torch finds 1 here"):
-            set_up(tiny.spec(device="cuda", gpus=2, threads=0))
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+    with pytest.raises(RuntimeError, match="the cell asks for 2 GPUs, and torch finds 1 here"):
+        set_up(tiny.spec(device="cuda", gpus=2, threads=0))
+    assert torch.get_num_threads() == 3

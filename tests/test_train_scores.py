@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import tasks
 from mechanisms import configure
 from tasks._labelled import SPLITS, UNASKED, Answers, asked
+from tests.splits import read
 from tests.test_labelled import Config, Toy
 
 
@@ -57,7 +58,7 @@ def told(name: str, tmp_path: Path, **knobs: Any) -> tuple[Any, dict[str, tuple[
     entry = tasks.find(name)
     task: Any = entry.cls(configure(entry.config, knobs, of=name), tmp_path)
     task.prepare(lambda *_: None, 1)
-    splits = {word: task.read(word, "cpu") for word in SPLITS}
+    splits = {word: read(task, word) for word in SPLITS}
     port = task.config.port
     shape = (len(splits["test"][0]), *(() if port.once else port.shape), port.outputs)
     return task, splits, torch.randn(*shape, generator=torch.Generator().manual_seed(0))

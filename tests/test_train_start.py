@@ -18,14 +18,7 @@ from tasks import Port
 from tasks._weights import started, weights_of
 from tests import tiny
 
-
-@pytest.fixture(autouse=True)
-def untouched():
-    """What a child sets for its whole process is put back."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+pytestmark = pytest.mark.usefixtures("settings_put_back")
 
 
 def place(store: Path, asked: dict[str, Any]) -> Path:
