@@ -10,9 +10,10 @@ import tasks
 from attnbench.cell import identity
 from attnbench.manifest import Cell, Manifest
 from attnbench.reports import figures
+from attnbench.reports.canvas import reached
 from attnbench.reports.collect import collect
 from attnbench.reports.columns import COLUMNS, described, learn, measured
-from attnbench.reports.references import references
+from attnbench.reports.references import above_floor, references
 from attnbench.reports.report import screen, write_report
 from attnbench.reports.summary import tables
 from tests.made_rows import FakeStore, add
@@ -143,19 +144,47 @@ def drawn_levels(picture) -> list[float]:
     return [float(line.get_xdata()[0]) for axes in picture.axes for line in axes.lines if line.get_gid() == "level"]
 
 
-def test_figures_show_the_levels_within_their_frame():
+def test_figures_show_the_levels_that_are_near_their_numbers_and_name_all():
     store, manifest = made("charlm")
     learn(manifest.better)
     frame = collect(store, manifest)
     (one,) = figures.checked([{"name": "v", "kind": "variants", "y": "result.bits_per_byte"}], frame)
     picture = figures.draw(figures.parts(frame, one)[0].rows, one)
-    assert sorted(drawn_levels(picture)) == pytest.approx([1.6, 1.8, 3.1])
+    assert sorted(drawn_levels(picture)) == pytest.approx([1.6, 1.8])
     low, high = picture.axes[0].get_xlim()
-    assert low < 1.6 < 3.1 < high
+    assert low < 1.6 < 1.8 < high < 3.1
+    told = "Dotted: entropy floor 1.6, best without memory 1.8. Beyond the frame: chance 3.1."
+    assert told in picture.axes[0].get_xlabel().replace("\n", " ")
     (one,) = figures.checked([{"name": "s", "kind": "scatter", "x": "wall_s", "y": "result.bits_per_byte"}], frame)
     picture = figures.draw(figures.parts(frame, one)[0].rows, one)
     levels = [np.asarray(line.get_ydata())[0] for line in picture.axes[0].lines if line.get_gid() == "level"]
-    assert sorted(levels) == pytest.approx([1.6, 1.8, 3.1])
+    assert sorted(levels) == pytest.approx([1.6, 1.8])
+    assert told in " ".join(picture.get_supxlabel().split())
+
+
+@pytest.mark.parametrize(
+    ("log", "near"), [(False, {"inside": 3.0, "low": -1.5}), (True, {"inside": 3.0, "high": 13.0})]
+)
+def test_a_level_is_drawn_no_farther_from_the_numbers_than_they_span(log, near):
+    levels = {"inside": 3.0, "low": -1.5, "lower": -1.7, "high": 13.0, "far": 14.0}
+    found, told = reached(levels, [2.0, 1.2, 4.0], log=log)
+    assert found == near
+    assert [told.count(f"{name} ") for name in levels] == [1] * 5
+    assert reached(levels, [], log=log) == ({}, "")
+    assert reached({}, [1.0], log=log) == ({}, "")
+
+
+def test_a_language_whose_floor_is_known_is_drawn_above_it(tmp_path):
+    store, manifest = made("charlm")
+    learn(manifest.better)
+    frame = collect(store, manifest)
+    drawn = figures.checked(figures.standard(frame, {}), frame)
+    assert {one.y for one in drawn} == {"result.above_floor"}
+    write_report(store, manifest, tmp_path)
+    row = {"result.bits_per_byte": 2.0, "result.floor": 1.5, "result.chance": 4.0}
+    assert above_floor(row) == {"result.above_floor": 0.5, "result.chance_above_floor": 2.5}
+    assert above_floor({"result.bits_per_byte": 2.0}) == {}
+    assert references("result.above_floor", [above_floor(row)]) == {"chance": 2.5}
 
 
 def test_the_default_figure_of_several_tasks_has_a_panel_for_each(tmp_path):
@@ -169,7 +198,7 @@ def test_the_default_figure_of_several_tasks_has_a_panel_for_each(tmp_path):
     for axes in picture.axes:
         name = axes.get_title(loc="left")
         measure, best = MEASURES[name]
-        assert axes.get_xlabel() == described(measure).axis
+        assert axes.get_xlabel().partition("\n")[0] == described(measure).axis
         assert [label.get_text() for label in axes.get_yticklabels()] == sorted(
             ("full", "linear"), key=lambda one: one != best
         )

@@ -168,19 +168,30 @@ def limits(numbers: Sequence[float], bounds: Iterable[float], *, log: bool) -> t
     return low - air, high + air, CUT if cut else ""
 
 
-def against(axes: "Axes", which: Literal["x", "y"], levels: Mapping[str, float]) -> None:
-    """Dotted lines at what the numbers of an axis are read against, each with its name."""
-    for name, level in levels.items():
-        look = {"color": QUIET, "linewidth": 0.8, "linestyle": (0, (1, 1.2)), "zorder": 1, "gid": "level"}
-        text = {"textcoords": "offset points", "fontsize": 6, "color": QUIET}
-        if which == "x":
-            axes.axvline(level, **look)
-            place = {"xycoords": ("data", "axes fraction"), "xytext": (-1, -2), "ha": "right", "va": "top"}
-            axes.annotate(name, (level, 1), rotation=90, **place, **text)
-        else:
-            axes.axhline(level, **look)
-            place = {"xycoords": ("axes fraction", "data"), "xytext": (2, 1), "ha": "left", "va": "bottom"}
-            axes.annotate(name, (0, level), **place, **text)
+def reached(levels: Mapping[str, float], numbers: Sequence[float], *, log: bool) -> tuple[dict[str, float], str]:
+    """Of what numbers are read against, the levels no farther from them than they span, and a sentence naming all.
+
+    A level far off would press the numbers, which a reader wants to tell apart, into a corner.
+    """
+    if not numbers:
+        return {}, ""
+    low, high = min(numbers), max(numbers)
+    least, most = (low * low / high, high * high / low) if log else (2 * low - high, 2 * high - low)
+    near = {name: level for name, level in levels.items() if least <= level <= most}
+    far = {name: level for name, level in levels.items() if name not in near}
+    told = [
+        f"{where}: {', '.join(f'{name} {level:.4g}' for name, level in sorted(some.items(), key=lambda one: one[1]))}"
+        for where, some in (("Dotted", near), ("Beyond the frame", far))
+        if some
+    ]
+    return near, ". ".join([*told, ""]).rstrip()
+
+
+def against(axes: "Axes", which: Literal["x", "y"], levels: Iterable[float]) -> None:
+    """Dotted lines at what the numbers of an axis are read against."""
+    draw = axes.axvline if which == "x" else axes.axhline
+    for level in levels:
+        draw(level, color=QUIET, linewidth=0.8, linestyle=(0, (1, 1.2)), zorder=1, gid="level")
 
 
 def blank(drawing: Drawing, about: Rows) -> Figure:

@@ -49,6 +49,7 @@ COLUMNS = {  # of the measures that a table has, the first ranks
     },
     "result.word_perplexity": Column("perplexity per word, test", better="lower", detail=True),
     "result.floor": Column("entropy floor", "bit"),
+    "result.above_floor": Column("bits per byte above the entropy floor, test", "bit", better="lower", detail=True),
     "result.valid_accuracy": Column("accuracy, validation"),
     "result.valid_loss": Column("cross-entropy, validation", "nat"),
     "result.valid_bits_per_byte": Column("bits per byte, validation", "bit"),

@@ -24,6 +24,7 @@ from attnbench.reports.canvas import (
     levels,
     limits,
     note,
+    reached,
     scale,
     shown,
     value,
@@ -79,10 +80,9 @@ def lines(rows: Rows, drawing: Drawing) -> Figure:
     grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     wholes, hues = baselines(rows, drawing), looks(rows, drawing)
     known = references(drawing.y, found)
-    cut = framed(grid, drawn, wholes, drawing, list(known.values()))
+    cut = framed(grid, drawn, wholes, drawing, known)
     for axes, panel in zip(grid, panels, strict=True):
         fill(axes, [one for one in drawn if one.look[2] == panel], hues, levels(found, drawing.x))
-        against(axes, "y", known)
         axes.set_title(f"{described(drawing.panel).label} {word(panel)}" if drawing.panel else "", fontweight="normal")
         for whole in wholes:
             if whole.panel in (None, panel):
@@ -192,23 +192,27 @@ def dot(axes: "Axes", place: float, values: list[float], color: Any, *, shared: 
         axes.plot([place], [around.mean], marker="o", markersize=4.5, color=color, zorder=5)
 
 
-def framed(grid: Any, drawn: list[Curve], wholes: list[Whole], drawing: Drawing, known: list[float]) -> str:
-    """The axes' labels, scale and range, the same in all panels; a sentence if intervals reach beyond it.
+def framed(grid: Any, drawn: list[Curve], wholes: list[Whole], drawing: Drawing, known: dict[str, float]) -> str:
+    """The axes' labels, scale and range, the same in all panels, and what numbers are read against, `known`.
 
-    known: levels that the range should hold as well.
+    Returns sentences that name those levels, and say if intervals reach beyond the range.
     """
     assert drawing.x is not None
     levels = [one for whole in wholes for one in whole.points.values()]
     means = [curve.mean(x) for curve in drawn for x in curve.cells] + levels
     values = [one for curve in drawn for x in curve.cells for one in curve.values(x)]
-    values += [*(one.mean for one in levels), *known]
+    values += [one.mean for one in levels]
     log = scale(grid[0], "y", drawing.y, values, log_from=6)
-    low, high, cut = limits(values, [bound for one in means for bound in (one.low, one.high)], log=log)
+    near, told = reached(known, values, log=log)
+    low, high, cut = limits(
+        [*values, *near.values()], [bound for one in means for bound in (one.low, one.high)], log=log
+    )
     grid[0].set_ylim(low, high)
     for axes in grid:
         axes.set_xlabel(described(drawing.x).axis)
+        against(axes, "y", near.values())
         finish(axes, grid="y")
-    return cut
+    return f"{told} {cut}".strip()
 
 
 def baselines(rows: Rows, drawing: Drawing) -> list[Whole]:

@@ -13,6 +13,7 @@ from attnbench.reports import curves, kinds, places
 from attnbench.reports.canvas import STYLE, Drawing, Kind
 from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, PLACES, known_column, measured, measures, misplaced
 from attnbench.reports.effects import varying
+from attnbench.reports.references import above_floor
 from attnbench.reports.rows import records
 from attnbench.reports.summary import named, split
 
@@ -81,12 +82,15 @@ def standard(frame: pd.DataFrame, known: places.Curves) -> list[dict[str, Any]]:
     left = [name for name in PLACES if any(name in own for own in known.values())]
     several = len({row["task"] for row in records(frame) if row["kind"] == "train"}) > 1
     y = "" if several else measures(frame.columns)[0]
+    if y == "result.bits_per_byte" and any(above_floor(row) for row in records(frame)):
+        y = "result.above_floor"
     wanted: list[dict[str, Any]] = [
         {"name": "variants", "kind": "variants", "y": y, "panel": "task" if several else None},
         {"name": "speed", "kind": "scatter", "x": "cost.train_samples_per_s", "y": y, "color": "mechanism"},
         {"name": "memory", "kind": "scatter", "x": "cost.memory_train_mib", "y": y, "color": "mechanism"},
     ]
-    drawn = [figure for figure in wanted if {figure["y"], figure.get("x", y)} <= {"", *frame.columns}]
+    there = {"", "result.above_floor", *frame.columns}
+    drawn = [figure for figure in wanted if {figure["y"], figure.get("x", y)} <= there]
     return drawn + [{"name": name.removeprefix("raw."), "kind": "curves", "y": name} for name in left]
 
 
@@ -97,7 +101,8 @@ def write(frame: pd.DataFrame, drawing: Drawing, folder: Path, known: places.Cur
     for part in parts(frame, drawing):
         title = ", ".join(filter(None, (drawing.title, part.setting))) or None
         y = drawing.y or ("" if drawing.panel else measured(part.rows, part.rows[0])[0])
-        picture = draw([{**row, **known.get(row["id"], {})} for row in part.rows], replace(drawing, title=title, y=y))
+        rows = [{**row, **above_floor(row), **known.get(row["id"], {})} for row in part.rows]
+        picture = draw(rows, replace(drawing, title=title, y=y))
         with mpl.rc_context(STYLE):
             picture.savefig(folder / f"{part.name}.png", dpi=200, metadata={"Software": None})
             picture.savefig(folder / f"{part.name}.pdf", metadata={"CreationDate": None, "Producer": None})

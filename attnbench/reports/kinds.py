@@ -1,5 +1,6 @@
 """Two kinds of figures in which every variant has its own place: a strip for each, and a point for each."""
 
+import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from attnbench.reports.canvas import (
     limits,
     markers,
     note,
+    reached,
     scale,
     shown,
     value,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROW_IN = 0.17
+TOLD = 60  # letters of a line that names levels
 LONGEST = 26  # letters of a line's name with which two panels stand side by side
 SEEDS = {"s": 8, "alpha": 0.75, "linewidths": 0, "gid": "seeds", "zorder": 3}
 MEANS = "Small points: seeds. Large points and bars: mean and 95 % t interval over seeds."
@@ -120,13 +123,14 @@ def panel(rows: Rows, drawing: Drawing) -> Panel:
 def strips(axes: "Axes", one: Panel, hue: dict[Any, Any]) -> str:
     """Fills a panel; returns a sentence if bars reach beyond its frame."""
     found = [row for spot in one.order for row in spot.found]
-    known = references(one.drawing.y, found)
-    numbers = [*(float(row[one.drawing.y]) for row in found), *known.values()]
+    numbers = [float(row[one.drawing.y]) for row in found]
     log = scale(axes, "x", one.drawing.y, numbers, log_from=6)
+    near, told = reached(references(one.drawing.y, found), numbers, log=log)
     bounds = [bound for spot in one.order for bound in (spot.y.low, spot.y.high) if spot.found]
-    left, right, cut = limits(numbers, bounds, log=log) if found else (0.0, 1.0, "")
+    left, right, cut = limits([*numbers, *near.values()], bounds, log=log) if found else (0.0, 1.0, "")
     axes.set_xlim(left, right)
-    against(axes, "x", known)
+    against(axes, "x", near.values())
+    axes.set_xlabel("\n".join([axes.get_xlabel(), *textwrap.wrap(told, TOLD)]))
     for place, spot in enumerate(one.order):
         strip(axes, place, spot, one.drawing, hue[spot.group])
         if place and spot.group != one.order[place - 1].group:
@@ -172,16 +176,18 @@ def scatter(rows: Rows, drawing: Drawing) -> Figure:
     axes = figure.subplots()
     made = [spot for spot in spots(about, drawing) if spot.found]
     across = {spot.variant: horizontal(spot, drawing.x) for spot in made}
-    known = references(drawing.y, found)
-    ys = [*(float(row[drawing.y]) for row in found), *known.values()]
+    ys = [float(row[drawing.y]) for row in found]
     xs = [float(row[drawing.x]) for row in found]
     log_y = scale(axes, "y", drawing.y, ys, log_from=6)
     log_x = scale(axes, "x", drawing.x, xs, log_from=3)
-    bottom, top, cut_y = limits(ys, [bound for spot in made for bound in (spot.y.low, spot.y.high)], log=log_y)
+    near, told = reached(references(drawing.y, found), ys, log=log_y)
+    bottom, top, cut_y = limits(
+        [*ys, *near.values()], [bound for spot in made for bound in (spot.y.low, spot.y.high)], log=log_y
+    )
     axes.set_ylim(bottom, top)
     left, right, cut_x = limits(xs, [bound for one in across.values() for bound in (one.low, one.high)], log=log_x)
     axes.set_xlim(left, right)
-    against(axes, "y", known)
+    against(axes, "y", near.values())
     color, style = drawing.color or "mechanism", drawing.style or drawing.color or "mechanism"
     hue, mark = colors(levels(rows, color)), markers(levels(rows, style))
     for spot in made:
@@ -193,7 +199,7 @@ def scatter(rows: Rows, drawing: Drawing) -> Figure:
     quartiles = any(one.low < one.high for one in across.values())
     noisy = "Hollow: the timing did not settle or shared its node." if any(map(unsettled, made)) else ""
     spread = f"Horizontal bars: quartiles of {described(drawing.x).label}." if quartiles else ""
-    note(figure, " ".join(filter(None, (MEANS, spread, noisy, cut_y or cut_x))), holes(about, drawing))
+    note(figure, " ".join(filter(None, (MEANS, spread, noisy, cut_y or cut_x, told))), holes(about, drawing))
     return figure
 
 

@@ -16,8 +16,24 @@ REFERENCES = {
         ("result.forgetful", "best without memory"),
         ("result.floor", "entropy floor"),
     ),
+    "result.above_floor": (
+        ("result.chance_above_floor", "chance"),
+        ("result.forgetful_above_floor", "best without memory"),
+    ),
 }
 OTHERS = {"result.accuracy": "result.bits_per_byte"}  # where this is measured too, `chance` is a level of it
+
+
+def above_floor(row: Mapping[str, Any]) -> dict[str, float]:
+    """Where a row knows the floor of its measure, how far above it the measure and its levels are.
+
+    Differences near a floor are seen on a logarithmic axis of these alone; no table has them.
+    """
+    if (floor := number(row.get("result.floor"))) is None:
+        return {}
+    names = {"bits_per_byte": "above_floor", "chance": "chance_above_floor", "forgetful": "forgetful_above_floor"}
+    found = {above: number(row.get(f"result.{name}")) for name, above in names.items()}
+    return {f"result.{above}": value - floor for above, value in found.items() if value is not None}
 
 
 def references(measure: str | None, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
