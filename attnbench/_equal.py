@@ -92,7 +92,7 @@ class Equaliser:
         """What would have to be measured for a mechanism."""
 
         def cost(inside: Chosen) -> Spec:
-            return cost_cell(Variant(task, model, inside, self.device).training(0, 1)).spec
+            return cost_cell(Variant(task, model, inside, self.device).trainings([0], 1)[0]).spec
 
         knobs = ", ".join(f"{knob} {mechanism.values[knob]}" for knob in mechanism.written)
         return Ask(

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 SCHEMA = 1  # of a spec; raised when its form changes
 PROTOCOL = 1  # of training and measuring; raised when either would give other numbers for the same spec
+
+HOLE = "\0seed\0"  # stands for a seed in a text; no text that a sweep file can hold has it
 
 Spec = dict[str, Any]
 
@@ -18,3 +21,15 @@ def canonical(value: Any) -> str:
 def identity(spec: Spec) -> str:
     """The name of a cell: 20 hex digits, so that two among 100,000 cells collide with a chance below 1e-14."""
     return hashlib.sha256(canonical(spec).encode()).hexdigest()[:20]
+
+
+def identities(spec: Spec, seeds: Sequence[int]) -> list[str]:
+    """The names of the cells that differ from `spec` by their seeds alone: as `identity` of each, in a tenth of the time."""
+    before, after = canonical({**spec, "seed": HOLE}).split(canonical(HOLE))
+    start = hashlib.sha256(before.encode())
+    names = []
+    for seed in seeds:
+        digest = start.copy()
+        digest.update(f"{canonical(seed)}{after}".encode())
+        names.append(digest.hexdigest()[:20])
+    return names

@@ -130,12 +130,13 @@ def expand_text(
     waiting = {id: cell for id, cell in distinct.items() if WAITS in cell.settled}
     refuse_whole(file, text, frame, list(distinct.values()), counted=not (settings or only))
     ready = {id: cell for id, cell in distinct.items() if id not in waiting}
+    last = {cell.cost_id: cell for cell in distinct.values()}  # of each variant, for all of them cost the same
     return Plan(
         file=file,
         name=named(file, settings, only),
         frame=frame,
         device=device,
-        cells=(*ready.values(), *{cost.id: cost for cost in map(cost_cell, distinct.values())}.values()),
+        cells=(*ready.values(), *map(cost_cell, last.values())),
         folded=len(trainings) - len(distinct),
         left_out=omitted,
         waiting=tuple(waiting.values()),
