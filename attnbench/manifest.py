@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -60,11 +60,20 @@ class Manifest:
     waiting_s: float = 0.0
 
     def write(self, file: Path) -> None:
-        """Appears whole or not at all."""
+        """Appears whole or not at all; a file that holds the same already is left alone, and so keeps its time."""
+        data = self.text().encode()
+        if file.is_file() and file.read_bytes() == data:
+            return
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.name}.{uuid4().hex}")
-        part.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
+        part.write_bytes(data)
         part.replace(file)
+
+    def text(self) -> str:
+        """JSON with a line for each cell."""
+        head = json.dumps({"schema": SCHEMA, **vars(self), "cells": []}, indent=1)
+        cells = ",\n  ".join(json.dumps(vars(cell)) for cell in self.cells)
+        return head.replace('\n "cells": []', f'\n "cells": [\n  {cells}\n ]', 1) + "\n"
 
     @classmethod
     def read(cls, file: Path) -> "Manifest":
