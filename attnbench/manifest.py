@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -85,3 +86,10 @@ class Manifest:
             raise ValueError(f"{file} has schema {schema}; this attnbench reads {SCHEMA}. Run `attnbench sweep` again.")
         cells = tuple(Cell(**cell) for cell in text.pop("cells"))
         return cls(**text | {name: tuple(text.get(name, ())) for name in ("figures", "waiting")} | {"cells": cells})
+
+
+def estimates(file: Path) -> dict[str, float]:
+    """Expected seconds of each cell as a manifest has them; none where it is not there, or damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return {cell["id"]: float(cell["estimate_s"]) for cell in json.loads(file.read_bytes())["cells"]}
+    return {}
