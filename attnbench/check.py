@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from attnbench._still import still
 from attnbench._yaml import SweepError
 from attnbench.flops import Work, count
 from attnbench.labels import variants, word
@@ -40,6 +41,7 @@ class Checked:
         return (sum(cell.estimate_s for cell in self.manifest.cells) + self.manifest.waiting_s) / 3600
 
 
+@still()
 def check(plan: Plan, known: Mapping[str, Work] = COUNTED, ended: Mapping[str, float] = ENDED) -> Checked:
     """Raises SweepError, with the line of the entry, for a cell that cannot be built.
 

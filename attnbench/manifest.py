@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+from attnbench._still import still
+
 SCHEMA = 1
 
 
@@ -60,6 +62,7 @@ class Manifest:
     waiting: tuple[str, ...] = ()
     waiting_s: float = 0.0
 
+    @still()
     def write(self, file: Path) -> None:
         """Appears whole or not at all; a file that holds the same already is left alone, and so keeps its time."""
         data = self.text().encode()
@@ -77,6 +80,7 @@ class Manifest:
         return head.replace('\n "cells": []', f'\n "cells": [\n  {cells}\n ]', 1) + "\n"
 
     @classmethod
+    @still()
     def read(cls, file: Path) -> "Manifest":
         """Raises ValueError when the file is missing or of another schema."""
         if not file.is_file():
@@ -88,6 +92,7 @@ class Manifest:
         return cls(**text | {name: tuple(text.get(name, ())) for name in ("figures", "waiting")} | {"cells": cells})
 
 
+@still()
 def estimates(file: Path) -> dict[str, float]:
     """Expected seconds of each cell as a manifest has them; none where it is not there, or damaged."""
     with suppress(OSError, ValueError, KeyError, TypeError):

@@ -15,6 +15,7 @@ from attnbench._entries import Chosen, Part, Stages, chosen, parts
 from attnbench._equal import Equaliser, refuse_axis
 from attnbench._figure_words import refuse_figures
 from attnbench._sections import Choose, Equal, Figure, Frame, Slurm
+from attnbench._still import still
 from attnbench._widths import Ask, Find
 from attnbench._yaml import SweepError, line, load, plain
 from attnbench.overrides import apply
@@ -93,6 +94,7 @@ def expand(
     return expand_text(file, load(file), Known(widths=widths), device=device, settings=settings, only=only)
 
 
+@still()
 def expand_text(
     file: Path,
     text: dict[str, Any],

@@ -11,8 +11,9 @@ import click
 
 import mechanisms
 import tasks
-from attnbench import launch, models, paths, planning, plugins, reading
+from attnbench import launch, models, paths, planning, plugins
 from attnbench._starts import refuse_starts
+from attnbench._tables import refresh
 from attnbench._yaml import plain, value
 from attnbench.cell import PROTOCOL, SCHEMA
 from attnbench.check import Checked, check, table
@@ -108,7 +109,7 @@ def sweep(word: str, **given: Any) -> int:
     )
     code = launch.launch(plan, store, paths.writable(paths.data(given["data_dir"])), options, say, seen)
     if code in (codes.DONE, codes.SET_ASIDE):
-        reading.report(plan.plan.name, root, quiet=given["quiet"], mixed=given["mixed"])
+        refresh(store, plan.manifest, say, quiet=given["quiet"], mixed=given["mixed"])
     return code
 
 

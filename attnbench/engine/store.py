@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+from attnbench._still import still
 from attnbench.cell import Spec, canonical, identity
 from attnbench.engine import _evidence, _files
 from attnbench.engine._cache import Cache
@@ -161,6 +162,7 @@ class Store:
             return None
         return set_aside([info for info in self.attempts(id) if info.generation == number], time.time())
 
+    @still()
     def scan(self, ids: Iterable[str], *, cache: str = "") -> dict[str, Evidence]:
         """What is known about each of these cells; nothing is moved, and nothing written but the cache.
 
