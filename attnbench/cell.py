@@ -8,8 +8,6 @@ from typing import Any
 SCHEMA = 1  # of a spec; raised when its form changes
 PROTOCOL = 1  # of training and measuring; raised when either would give other numbers for the same spec
 
-HOLE = "\0seed\0"  # stands for a seed in a text; no text that a sweep file can hold has it
-
 Spec = dict[str, Any]
 
 
@@ -25,7 +23,9 @@ def identity(spec: Spec) -> str:
 
 def identities(spec: Spec, seeds: Sequence[int]) -> list[str]:
     """The names of the cells that differ from `spec` by their seeds alone: as `identity` of each, but sooner."""
-    before, after = canonical({**spec, "seed": HOLE}).split(canonical(HOLE))
+    before = canonical({key: value for key, value in spec.items() if key < "seed"})[:-1]
+    after = canonical({key: value for key, value in spec.items() if key > "seed"})[1:]
+    before, after = f'{before}{"," * (before != "{")}"seed":', f"{',' * (after != '}')}{after}"
     start = hashlib.sha256(before.encode())
     names = []
     for seed in seeds:

@@ -177,9 +177,11 @@ class Made(FakeStore):
 
     def scan(self, ids: Iterable[str], *, cache: str = "") -> dict[str, Evidence]:
         del cache
-        found = {id: self.result(id) or {} for id in ids}
-        words = {id: {name: row.get(name) for name in ("status", "wall_s")} for id, row in found.items()}
-        return {id: Evidence(id=id, failed=self.failed(id), **told) for id, told in words.items()}
+        rows = {id: self.result(id) or {"status": None, "wall_s": None} for id in ids}
+        return {
+            id: Evidence(id=id, status=row["status"], wall_s=row["wall_s"], failed=self.failed(id))
+            for id, row in rows.items()
+        }
 
 
 @pytest.fixture
