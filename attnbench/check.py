@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from attnbench._still import still
 from attnbench._yaml import SweepError
+from attnbench.engine._still import still
 from attnbench.flops import Work, count
 from attnbench.labels import variants, word
 from attnbench.manifest import Cell, Manifest

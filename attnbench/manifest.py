@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from attnbench._still import still
+from attnbench.engine._still import still
 
 SCHEMA = 1
 

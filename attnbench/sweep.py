@@ -15,9 +15,9 @@ from attnbench._entries import Chosen, Part, Stages, chosen, parts
 from attnbench._equal import Equaliser, refuse_axis
 from attnbench._figure_words import refuse_figures
 from attnbench._sections import Choose, Equal, Figure, Frame, Slurm
-from attnbench._still import still
 from attnbench._widths import Ask, Find
 from attnbench._yaml import SweepError, line, load, plain
+from attnbench.engine._still import still
 from attnbench.overrides import apply
 from mechanisms import KnobError, Knobs, Mechanism, configure, nearest
 from mechanisms import find as find_mechanism
@@ -131,14 +131,14 @@ def expand_text(
     distinct = {cell.id: cell for cell in trainings}
     waiting = {id: cell for id, cell in distinct.items() if WAITS in cell.settled}
     refuse_whole(file, text, frame, list(distinct.values()), counted=not (settings or only))
-    ready = {id: cell for id, cell in distinct.items() if id not in waiting}
+    ready = (cell for id, cell in distinct.items() if id not in waiting)
     last = {cell.cost_id: cell for cell in distinct.values()}  # of each variant, for all of them cost the same
     return Plan(
         file=file,
         name=named(file, settings, only),
         frame=frame,
         device=device,
-        cells=(*ready.values(), *map(cost_cell, last.values())),
+        cells=(*ready, *map(cost_cell, last.values())),
         folded=len(trainings) - len(distinct),
         left_out=omitted,
         waiting=tuple(waiting.values()),
@@ -296,6 +296,4 @@ def left_out(file: Path, frame: Frame, written: Sequence[Part], entries: Sequenc
 
 
 def setting_of(port: Port) -> str:
-    if len(port.shape) == 2:
-        return "grid"
-    return "causal" if port.causal else "sequence"
+    return "grid" if len(port.shape) == 2 else "causal" if port.causal else "sequence"

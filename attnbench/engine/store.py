@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from attnbench._still import still
 from attnbench.cell import Spec, canonical, identity
 from attnbench.engine import _evidence, _files
 from attnbench.engine._cache import Cache
@@ -41,6 +40,7 @@ from attnbench.engine._records import (
     scratch,
     set_aside,
 )
+from attnbench.engine._still import still
 
 __all__ = ["AlreadyDone", "Evidence", "Store"]
 
