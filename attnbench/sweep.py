@@ -12,7 +12,7 @@ from attnbench._cells import WAITS, Planned, Variant, cost_cell
 from attnbench._choose import Rows
 from attnbench._choose import refuse as refuse_choice
 from attnbench._entries import Chosen, Part, Stages, chosen, parts
-from attnbench._equal import Equaliser, refuse_axis
+from attnbench._equal import Equaliser, equalising
 from attnbench._figure_words import refuse_figures
 from attnbench._sections import Choose, Equal, Figure, Frame, Slurm
 from attnbench._widths import Ask, Find
@@ -162,16 +162,6 @@ def refuse_gpus(file: Path, text: Mapping[str, Any], frame: Frame, cells: Iterab
         raise SweepError(file, line(text, "slurm"), told)
 
 
-def equalising(
-    file: Path, text: Mapping[str, Any], frame: Frame, models: Sequence[Part], device: str, widths: Find
-) -> Equaliser | None:
-    """What solves for widths, where the file wants that. Raises SweepError for a width that is an axis."""
-    if frame.equal is None:
-        return None
-    refuse_axis(file, models, frame.equal.knob)
-    return Equaliser(file, text, frame.equal, device, widths)
-
-
 def refuse_whole(file: Path, text: Mapping[str, Any], frame: Frame, cells: Sequence[Planned], *, counted: bool) -> None:
     """Raises SweepError for what shows only when all cells are known."""
     if counted and len(cells) != frame.runs:
@@ -244,14 +234,13 @@ def fillings(
     """Every backbone with every mechanism, then every whole model."""
     if bool(sections["models"]) != bool(sections["mechanisms"]):
         raise SweepError(file, None, "models and mechanisms belong together: a model is built around a mechanism.")
+    made: dict[Stages, list[Chosen]] = {}  # models with as many stages have the same in them
     for model in chosen(file, sections["models"], models.find):
         refuse_other_socket(file, model, socket=True)
         stages = Stages(model.name, getattr(model.config, "stages", 1))
-        inside = list(chosen(file, sections["mechanisms"], find_mechanism, stages))
-        if frame.misfits == "leave_out":
-            inside = [mechanism for mechanism in inside if fits(mechanism.entry, task)]
-        for mechanism in inside:
-            refuse_misfit(file, mechanism, task, device)
+        if stages not in made:
+            made[stages] = fitting(file, frame, sections["mechanisms"], task, device, stages)
+        inside = made[stages]
         if equaliser is None:
             yield from (Variant(task, model, mechanism, device) for mechanism in inside)
             continue
@@ -261,6 +250,18 @@ def fillings(
     for baseline in chosen(file, sections["baselines"], models.find):
         refuse_other_socket(file, baseline, socket=False)
         yield Variant(task, baseline, None, device)
+
+
+def fitting(
+    file: Path, frame: Frame, written: Sequence[Part], task: Chosen, device: str, stages: Stages
+) -> list[Chosen]:
+    """Every mechanism that goes into a model of these stages. Raises SweepError for one that does not."""
+    inside = list(chosen(file, written, find_mechanism, stages))
+    if frame.misfits == "leave_out":
+        inside = [mechanism for mechanism in inside if fits(mechanism.entry, task)]
+    for mechanism in inside:
+        refuse_misfit(file, mechanism, task, device)
+    return inside
 
 
 def refuse_other_socket(file: Path, model: Chosen, *, socket: bool) -> None:
