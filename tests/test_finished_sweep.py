@@ -80,6 +80,8 @@ def test_a_variant_of_which_a_cell_is_missing_is_built_and_that_cell_alone_is_st
     built = count_builds(monkeypatch)
     asked = checked(store, found)
     assert built == [found.cells[1].cost_id]
+    own, same, other, *_ = (cell.estimate_s for cell in asked.manifest.cells)
+    assert own == same != other == 7.2  # by its work, like the missing one; what it took, as nothing of it was built
     assert start(store, asked, monkeypatch) == (codes.DONE, [found.cells[1].id])
 
 
