@@ -33,14 +33,13 @@ def refresh(store: Store, asked: Manifest, say: Callable[[str], None], *, quiet:
 
 
 def digest(store: Store, name: str, *, mixed: bool) -> str:
-    """A hash of what tables are made from: rows' files, cells that failed, the manifest, the code that reports."""
+    """A hash of what tables are made from beside the manifest: rows' files, cells that failed, the code of reports."""
     cells = [cell.id for cell in reading.manifest(name, store.root).cells]
     made = hashlib.sha256(json.dumps(mixed).encode())
     for id, known in sorted(store.scan(cells, cache=name).items()):
         failed = known.failed and (known.failed["signature"], known.failed["tries"])
         made.update(repr((id, known.status, known.changed, known.generation, failed)).encode())
-    own = [path for home in reports.__path__ for path in Path(home).glob("*.py")]
-    for path in (store.root / name / "cells.json", *sorted(own)):
+    for path in sorted(path for home in reports.__path__ for path in Path(home).glob("*.py")):
         made.update(hashlib.sha256(path.read_bytes()).digest())
     return made.hexdigest()
 
