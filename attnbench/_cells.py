@@ -1,6 +1,6 @@
 """The cells of one variant of a sweep: its trainings, one a seed, the trials that choose for it, what it costs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 from attnbench._choose import Rows, best, options
 from attnbench._entries import Chosen
 from attnbench._sections import Frame
-from attnbench.cell import PROTOCOL, SCHEMA, Spec, identity
+from attnbench.cell import PROTOCOL, SCHEMA, Spec, identities, identity
 from mechanisms import KnobError, configure
 
 WAITS = "waits"  # among what is settled for a training: nothing is, until the trials have ended
@@ -52,21 +52,23 @@ class Variant:
     def cells(self, file: Path, text: Mapping[str, Any], frame: Frame, rows: Rows) -> list[Planned]:
         """Its trainings, one a seed; with a choice its trials, then the trainings with what these rows choose."""
         if not (choose := frame.choose):
-            return [self.training(seed, frame.gpus) for seed in frame.seeds]
+            return self.trainings(frame.seeds, frame.gpus)
         ways = [replace(self, task=task) for task in options(file, text, choose, self.task)]
-        own = partial(Variant.training, gpus=frame.gpus)
-        trials = [[own(way, seed, trial=True, settled=(choose.knob,)) for seed in choose.seeds] for way in ways]
+        own = partial(Variant.trainings, gpus=frame.gpus)
+        trials = [own(way, choose.seeds, trial=True, settled=(choose.knob,)) for way in ways]
         by = choose.score(self.task.name)
         place = best([[cell.id for cell in own] for own in trials], rows, by, self.task.entry.better[by])
         if place is None:
-            final = [own(ways[0], seed, settled=(choose.knob, WAITS)) for seed in frame.seeds]
+            final = own(ways[0], frame.seeds, settled=(choose.knob, WAITS))
             final = [replace(cell, id=identity({**cell.spec, "choose": choose.model_dump()})) for cell in final]
         else:
-            final = [own(ways[place], seed, settled=(choose.knob,)) for seed in frame.seeds]
+            final = own(ways[place], frame.seeds, settled=(choose.knob,))
         return [*(cell for own in trials for cell in own), *final]
 
-    def training(self, seed: int, gpus: int, *, trial: bool = False, settled: tuple[str, ...] = ()) -> Planned:
-        """The cell of one seed, which so many GPUs train together."""
+    def trainings(
+        self, seeds: Sequence[int], gpus: int, *, trial: bool = False, settled: tuple[str, ...] = ()
+    ) -> list[Planned]:
+        """The cells of these seeds, each of which so many GPUs train together."""
         spec = {
             "schema": SCHEMA,
             "protocol": PROTOCOL,
@@ -74,14 +76,14 @@ class Variant:
             "task": self.task.spec,
             "model": self.model.spec,
             "mechanism": self.mechanism.spec if self.mechanism else None,
-            "seed": seed,
+            "seed": None,
             "device": self.device,
             "dtype": "float32",
             "threads": 1 if self.device == "cpu" else 0,
             "gpus": gpus if self.device == "cuda" else 0,
         }
-        return Planned(
-            id=identity(spec),
+        first = Planned(
+            id="",
             spec=spec,
             task=self.task,
             model=self.model,
@@ -91,6 +93,8 @@ class Variant:
             settled=(*self.settled, *settled),
             ratio=self.ratio,
         )
+        pairs = zip(seeds, identities(spec, seeds), strict=True)
+        return [replace(first, id=id, spec={**spec, "seed": seed}) for seed, id in pairs]
 
 
 def cost_cell(training: Planned) -> Planned:

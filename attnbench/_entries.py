@@ -1,6 +1,6 @@
 """Entries of a sweep file's lists: a name from a catalogue and knobs, some of which are axes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -48,6 +48,11 @@ class Chosen:
     def values(self) -> dict[str, Any]:
         """Every knob, idle ones too."""
         return self.config.model_dump()
+
+
+def once(chosen: Iterable[Chosen | None]) -> list[Chosen]:
+    """Each of these entries once, in their order; cells of one variant share theirs, so there are few."""
+    return list({id(part): part for part in chosen if part}.values())
 
 
 def parts(file: Path, text: Mapping[str, Any], section: str, *, needed: bool) -> list[Part]:

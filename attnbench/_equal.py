@@ -13,7 +13,7 @@ from typing import Any
 
 from attnbench._cells import Variant, cost_cell
 from attnbench._entries import Chosen, Part
-from attnbench._sections import Equal
+from attnbench._sections import Equal, Frame
 from attnbench._widths import Ask, Find, missed
 from attnbench._yaml import SweepError, line
 from attnbench.cell import Spec
@@ -92,7 +92,7 @@ class Equaliser:
         """What would have to be measured for a mechanism."""
 
         def cost(inside: Chosen) -> Spec:
-            return cost_cell(Variant(task, model, inside, self.device).training(0, 1)).spec
+            return cost_cell(Variant(task, model, inside, self.device).trainings([0], 1)[0]).spec
 
         knobs = ", ".join(f"{knob} {mechanism.values[knob]}" for knob in mechanism.written)
         return Ask(
@@ -120,6 +120,16 @@ def met(file: Path, equal: Equal, task: Chosen, model: Chosen, mechanism: Chosen
         wanted = f"{equal.to}'s {target:,} {equal.what} within {equal.within:g}"
         raise SweepError(file, mechanism.line, f"equal: {mechanism.name} cannot have {wanted}: {reached}.")
     return Solved(found, mechanism, ratio)
+
+
+def equalising(
+    file: Path, text: Mapping[str, Any], frame: Frame, models: Sequence[Part], device: str, widths: Find
+) -> Equaliser | None:
+    """What solves for widths, where the file wants that. Raises SweepError for a width that is an axis."""
+    if frame.equal is None:
+        return None
+    refuse_axis(file, models, frame.equal.knob)
+    return Equaliser(file, text, frame.equal, device, widths)
 
 
 def refuse_axis(file: Path, parts: Sequence[Part], knob: str) -> None:

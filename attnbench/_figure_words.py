@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from attnbench._entries import once
 from attnbench._sections import Figure, Frame
 from attnbench._yaml import SweepError, line
 from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, misplaced
@@ -50,9 +51,8 @@ def fault(figure: Figure, columns: list[str], mechanisms: list[str]) -> tuple[st
 
 def known(cells: list[Any]) -> list[str]:
     """The columns that rows of these cells will have."""
-    knobs = {f"task.{knob}" for cell in cells for knob in cell.task.values}
-    knobs |= {f"model.{knob}" for cell in cells for knob in cell.model.values}
-    knobs |= {f"mechanism.{knob}" for cell in cells if cell.mechanism for knob in cell.mechanism.values}
-    results = {f"result.{name}" for cell in cells for name in cell.task.entry.better}
+    chosen = {field: once(getattr(cell, field) for cell in cells) for field in ("task", "model", "mechanism")}
+    knobs = {f"{field}.{knob}" for field, parts in chosen.items() for part in parts for knob in part.values}
+    results = {f"result.{name}" for part in chosen["task"] for name in part.entry.better}
     costs = {name for name in COLUMNS if not name.startswith("result.")}
     return sorted({*ALWAYS, *knobs, *results, *costs})

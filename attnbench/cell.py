@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 SCHEMA = 1  # of a spec; raised when its form changes
@@ -18,3 +19,17 @@ def canonical(value: Any) -> str:
 def identity(spec: Spec) -> str:
     """The name of a cell: 20 hex digits, so that two among 100,000 cells collide with a chance below 1e-14."""
     return hashlib.sha256(canonical(spec).encode()).hexdigest()[:20]
+
+
+def identities(spec: Spec, seeds: Sequence[int]) -> list[str]:
+    """The names of the cells that differ from `spec` by their seeds alone: as `identity` of each, but sooner."""
+    before = canonical({key: value for key, value in spec.items() if key < "seed"})[:-1]
+    after = canonical({key: value for key, value in spec.items() if key > "seed"})[1:]
+    before, after = f'{before}{"," * (before != "{")}"seed":', f"{',' * (after != '}')}{after}"
+    start = hashlib.sha256(before.encode())
+    names = []
+    for seed in seeds:
+        digest = start.copy()
+        digest.update(f"{canonical(seed)}{after}".encode())
+        names.append(digest.hexdigest()[:20])
+    return names

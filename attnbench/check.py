@@ -4,10 +4,11 @@ Nothing runs and nothing is allocated: a combination that cannot be built is fou
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from attnbench._yaml import SweepError
+from attnbench.engine._still import still
 from attnbench.flops import Work, count
 from attnbench.labels import variants, word
 from attnbench.manifest import Cell, Manifest
@@ -17,17 +18,22 @@ from attnbench.sweep import Plan, Planned
 FLOPS_PER_S = {"cpu": 12e9, "cuda": 5e12}  # of one training cell on one core, or one GPU, at small sizes: a rough guess
 START_S = {"cpu": 4.0, "cuda": 12.0}  # a fresh process, its imports, its device
 STEP_S = 0.005  # launching the operations of a step, however small they are
-EMPTY: Mapping[str, Work] = {}
+COUNTED: Mapping[str, Work] = {}
+ENDED: Mapping[str, float] = {}
 COST_S = 9.0  # warming up and measuring
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A plan whose every cell can be built: the work of each by its cost cell's id, and the manifest for launchers."""
+    """A plan whose every cell can be built: the work of each by its cost cell's id, and the manifest for launchers.
+
+    ended: expected seconds of cells that have their row; variants of which all have theirs were not built.
+    """
 
     plan: Plan
     works: dict[str, Work]
     manifest: Manifest
+    ended: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def hours(self) -> float:
@@ -35,15 +41,19 @@ class Checked:
         return (sum(cell.estimate_s for cell in self.manifest.cells) + self.manifest.waiting_s) / 3600
 
 
-def check(plan: Plan, known: Mapping[str, Work] = EMPTY) -> Checked:
+@still()
+def check(plan: Plan, known: Mapping[str, Work] = COUNTED, ended: Mapping[str, float] = ENDED) -> Checked:
     """Raises SweepError, with the line of the entry, for a cell that cannot be built.
 
     known: works by the ids of cost cells that were counted before.
+    ended: expected seconds of the cells that have their row. Where all of a variant have, nothing of it is built.
     """
-    costs = [cell for cell in plan.cells if cell.spec["kind"] == "cost"]
+    needed = {cell.cost_id or cell.id for cell in (*plan.cells, *plan.waiting) if cell.id not in ended}
+    costs = [cell for cell in plan.cells if cell.spec["kind"] == "cost" and cell.id in needed]
     works = {cell.id: known.get(cell.id) or worked(plan, cell) for cell in costs}
     labels = variants(plan)
-    cells = tuple(listed(cell, works, labels) for cell in plan.cells)
+    seconds = {cell.id: expected_s(cell, works, ended) for cell in plan.cells}
+    cells = tuple(listed(cell, seconds[cell.id], labels) for cell in plan.cells)
     frame = plan.frame
     manifest = Manifest(
         sweep=plan.name,
@@ -55,10 +65,10 @@ def check(plan: Plan, known: Mapping[str, Work] = EMPTY) -> Checked:
         better=better(plan),
         choose=choice(plan),
         equal=frame.equal.what if frame.equal else "",
-        waiting=tuple(listed(cell, works, labels).label for cell in plan.waiting),
+        waiting=tuple(listed(cell, 0.0, labels).label for cell in plan.waiting),
         waiting_s=round(sum(estimate_s(cell, works) for cell in plan.waiting), 1),
     )
-    return Checked(plan=plan, works=works, manifest=manifest)
+    return Checked(plan=plan, works=works, manifest=manifest, ended=ended)
 
 
 def choice(plan: Plan) -> dict[str, Any] | None:
@@ -87,7 +97,12 @@ def worked(plan: Plan, cell: Planned) -> Work:
         raise SweepError(plan.file, line, str(error)) from None
 
 
-def listed(cell: Planned, works: dict[str, Work], labels: dict[str, str]) -> Cell:
+def expected_s(cell: Planned, works: Mapping[str, Work], ended: Mapping[str, float]) -> float:
+    """From the work of what was built, else from what is known of a cell that has ended."""
+    return estimate_s(cell, works) if (cell.cost_id or cell.id) in works else ended[cell.id]
+
+
+def listed(cell: Planned, seconds: float, labels: Mapping[str, str]) -> Cell:
     seed, variant = cell.spec["seed"], labels[cell.id]
     return Cell(
         id=cell.id,
@@ -97,7 +112,7 @@ def listed(cell: Planned, works: dict[str, Work], labels: dict[str, str]) -> Cel
         mechanism=cell.mechanism.name if cell.mechanism else None,
         model=cell.model.name,
         seed=seed,
-        estimate_s=round(estimate_s(cell, works), 1),
+        estimate_s=round(seconds, 1),
         cost_id=cell.cost_id,
         trial=cell.trial,
         settled=" ".join(cell.settled),
@@ -111,7 +126,7 @@ def tried(cell: Planned) -> str:
     return ", ".join(f"trial of {word(name, cell.task.values[name])}" for name in names) if cell.trial else ""
 
 
-def estimate_s(cell: Planned, works: dict[str, Work]) -> float:
+def estimate_s(cell: Planned, works: Mapping[str, Work]) -> float:
     """Seconds of a cell from its work: a rough guess, replaced by measured times as soon as like cells have ended."""
     device = cell.spec["device"]
     if cell.cost_id is None:

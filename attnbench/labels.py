@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attnbench._entries import Chosen
+from attnbench._entries import Chosen, once
 from attnbench.sweep import Plan, Planned
 from mechanisms._stages import spread
 
@@ -11,20 +11,27 @@ from mechanisms._stages import spread
 def variants(plan: Plan) -> dict[str, str]:
     """Cell id -> what the cell shares with those that differ by the seed alone: `mano window 2, levels 3, conv`."""
     cells = (*plan.cells, *plan.waiting)
-    groups = {field: differing(getattr(cell, field) for cell in cells) for field in ("task", "model", "mechanism")}
+    fields = ("task", "model", "mechanism")
+    groups = {field: differing(once(getattr(cell, field) for cell in cells)) for field in fields}
     names = {
         "task": len({cell.task.name for cell in plan.cells}),
         "model": len({cell.model.name for cell in plan.cells if cell.mechanism}),
     }
-    return {cell.id: variant(cell, groups, names) for cell in cells}
+    told: dict[tuple[int, ...], str] = {}  # by a variant's parts, which its cells share
+    found = {}
+    for cell in cells:
+        parts = (id(cell.task), id(cell.model), id(cell.mechanism))
+        if parts not in told:
+            told[parts] = variant(cell, groups, names)
+        found[cell.id] = told[parts]
+    return found
 
 
-def differing(chosen: Iterable[Chosen | None]) -> dict[str, list[str]]:
+def differing(chosen: Iterable[Chosen]) -> dict[str, list[str]]:
     """For each name, the knobs that the file names and that take several values, in the order of the file."""
     alike: dict[str, list[Chosen]] = {}
     for part in chosen:
-        if part:
-            alike.setdefault(part.name, []).append(part)
+        alike.setdefault(part.name, []).append(part)
     return {name: [knob for knob in written(parts) if varies(knob, parts)] for name, parts in alike.items()}
 
 

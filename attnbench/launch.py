@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,14 @@ from attnbench.engine import codes, local, slurm
 from attnbench.engine._child import environment as child_environment
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
-from attnbench.engine.store import Store
-from attnbench.manifest import Cell
+from attnbench.engine.store import Evidence, Store
+from attnbench.manifest import Cell, estimates
 from attnbench.proofs import refuse_unproven
-from attnbench.sweep import Planned
+from attnbench.sweep import Plan, Planned
 
 ASK_GPU_HOURS = 10.0  # above it a terminal is asked before anything is submitted
 PREPARING = "preparing"  # opens a line of progress that a preparing child prints
+Seen = Mapping[str, Evidence]  # by the id of a cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +50,24 @@ class Options:
     unproven: bool = False
 
 
-def launch(checked: Checked, store: Store, data: Path, options: Options, say: Callable[[str], None]) -> int:
+def look(store: Store, plan: Plan) -> dict[str, Evidence]:
+    """What the store knows about every cell of a plan; a damaged row is moved away by whoever starts its cell."""
+    return store.scan((cell.id for cell in plan.cells), cache=plan.name)
+
+
+def expected(store: Store, plan: Plan, seen: Seen) -> dict[str, float]:
+    """Seconds of the cells that have their row: as was expected when they were started, else as they took."""
+    ended = {id: known.wall_s for id, known in seen.items() if known.wall_s is not None}
+    listed = estimates(store.root / plan.name / "cells.json") if ended else {}
+    return {id: listed.get(id, wall_s) for id, wall_s in ended.items()}
+
+
+def launch(
+    checked: Checked, store: Store, data: Path, options: Options, say: Callable[[str], None], seen: Seen | None = None
+) -> int:
     """Runs what is missing and returns the exit code; a second call starts nothing. Raises ValueError for a refusal.
 
+    seen: what is known about the cells, if somebody has just looked.
     Trainings that wait for trials start once those have ended; where the trials run on without this process, when the
     sweep is started again.
     """
@@ -61,7 +77,7 @@ def launch(checked: Checked, store: Store, data: Path, options: Options, say: Ca
     if (gpus := checked.plan.frame.gpus) > 1:
         refuse_too_few(gpus, checked, options)
     checked = settled(checked, store)
-    code = started(checked, store, data, options, say)
+    code = started(checked, store, data, options, say, seen)
     while (waiting := len(checked.plan.waiting)) and code in (codes.DONE, codes.SET_ASIDE):
         checked = settled(checked, store)
         if len(checked.plan.waiting) == waiting:
@@ -78,26 +94,30 @@ def settled(checked: Checked, store: Store) -> Checked:
     """The same sweep with every choice that the rows allow by now."""
     if not checked.plan.waiting or checked.plan.again is None:
         return checked
-    later = check(checked.plan.again(store.result), checked.works)
+    later = check(checked.plan.again(store.result), checked.works, checked.ended)
     return replace(later, manifest=replace(later.manifest, slurm=checked.manifest.slurm))
 
 
-def started(checked: Checked, store: Store, data: Path, options: Options, say: Callable[[str], None]) -> int:
+def started(
+    checked: Checked, store: Store, data: Path, options: Options, say: Callable[[str], None], seen: Seen | None = None
+) -> int:
     """Runs the cells that are known and missing; returns the exit code."""
-    to_run = {
-        cell.id for cell in checked.manifest.cells if unfinished(store, cell) or again(store, cell, options.retry)
-    }
-    refuse_unproven([cell for cell in checked.plan.cells if cell.id in to_run], say, anyway=options.unproven)
-    for cell in checked.plan.cells:
+    if seen is None or seen.keys() != {cell.id for cell in checked.plan.cells}:
+        seen = look(store, checked.plan)
+    to_run = {id for id, known in seen.items() if unfinished(known) or again(known, options.retry)}
+    asked = [cell for cell in checked.plan.cells if cell.id in to_run]
+    refuse_unproven(asked, say, anyway=options.unproven)
+    for cell in asked:
         store.ask(cell.spec)
     checked.manifest.write(store.root / checked.plan.name / "cells.json")
     if options.retry:
-        opened = reopen(store, checked.manifest.cells, options.retry)
-        say(f"{opened} cells that ended with {' or '.join(options.retry)} are opened again.")
-    missing = [cell for cell in checked.manifest.cells if unfinished(store, cell)]
+        opened = reopen(store, seen, options.retry)
+        say(f"{len(opened)} cells that ended with {' or '.join(options.retry)} are opened again.")
+        seen = {**seen, **store.scan(opened)}
+    missing = [cell for cell in checked.manifest.cells if unfinished(seen[cell.id])]
     if not missing:
         say(f"All {len(checked.manifest.cells)} cells have ended already; nothing is started.")
-        return codes.SET_ASIDE if any(store.failed(cell.id) for cell in checked.manifest.cells) else codes.DONE
+        return codes.SET_ASIDE if any(known.failed for known in seen.values()) else codes.DONE
     ids = {cell.id for cell in missing if cell.kind == "train"}
     prepare(store, [cell for cell in checked.plan.cells if cell.id in ids], data, options.quiet)
     return in_order(checked, store, partial(run, checked, store, data, options), say)
@@ -169,22 +189,21 @@ def refuse_too_few(gpus: int, checked: Checked, options: Options) -> None:
         raise ValueError(f"--workers {options.workers}: cells that {gpus} GPUs train run one at a time; leave it out.")
 
 
-def unfinished(store: Store, cell: Cell) -> bool:
-    return store.done(cell.id) is None and store.failed(cell.id) is None
+def unfinished(known: Evidence) -> bool:
+    return known.status is None and known.failed is None
 
 
-def reopen(store: Store, cells: Iterable[Cell], words: Sequence[str]) -> int:
-    """Opens the next generation of cells that ended with one of the words; returns how many."""
-    opened = [cell.id for cell in cells if again(store, cell, words)]
+def reopen(store: Store, seen: Seen, words: Sequence[str]) -> list[str]:
+    """Opens the next generation of cells that ended with one of the words; returns their ids."""
+    opened = [id for id, known in seen.items() if again(known, words)]
     for id in opened:
         store.retry(id)
-    return len(opened)
+    return opened
 
 
-def again(store: Store, cell: Cell, words: Sequence[str]) -> bool:
+def again(known: Evidence, words: Sequence[str]) -> bool:
     """Whether a cell has ended with one of the words."""
-    row = store.done(cell.id)
-    return (row["status"] if row else "failed" if store.failed(cell.id) else "none") in words
+    return (known.status or ("failed" if known.failed else "none")) in words
 
 
 def prepare(store: Store, cells: Sequence[Planned], data: Path, quiet: bool) -> None:

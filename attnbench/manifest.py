@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
+
+from attnbench.engine._still import still
 
 SCHEMA = 1
 
@@ -59,14 +62,25 @@ class Manifest:
     waiting: tuple[str, ...] = ()
     waiting_s: float = 0.0
 
+    @still()
     def write(self, file: Path) -> None:
-        """Appears whole or not at all."""
+        """Appears whole or not at all; a file that holds the same already is left alone, and so keeps its time."""
+        data = self.text().encode()
+        if file.is_file() and file.read_bytes() == data:
+            return
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.name}.{uuid4().hex}")
-        part.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
+        part.write_bytes(data)
         part.replace(file)
 
+    def text(self) -> str:
+        """JSON with a line for each cell."""
+        head = json.dumps({"schema": SCHEMA, **vars(self), "cells": []}, indent=1)
+        cells = ",\n  ".join(json.dumps(vars(cell)) for cell in self.cells)
+        return head.replace('\n "cells": []', f'\n "cells": [\n  {cells}\n ]', 1) + "\n"
+
     @classmethod
+    @still()
     def read(cls, file: Path) -> "Manifest":
         """Raises ValueError when the file is missing or of another schema."""
         if not file.is_file():
@@ -76,3 +90,11 @@ class Manifest:
             raise ValueError(f"{file} has schema {schema}; this attnbench reads {SCHEMA}. Run `attnbench sweep` again.")
         cells = tuple(Cell(**cell) for cell in text.pop("cells"))
         return cls(**text | {name: tuple(text.get(name, ())) for name in ("figures", "waiting")} | {"cells": cells})
+
+
+@still()
+def estimates(file: Path) -> dict[str, float]:
+    """Expected seconds of each cell as a manifest has them; none where it is not there, or damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return {cell["id"]: float(cell["estimate_s"]) for cell in json.loads(file.read_bytes())["cells"]}
+    return {}

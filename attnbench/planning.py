@@ -11,7 +11,7 @@ from attnbench._sections import Slurm
 from attnbench._starts import refuse_starts
 from attnbench._widths import Widths
 from attnbench._yaml import SweepError, line, load
-from attnbench.check import Checked, check
+from attnbench.check import ENDED, Checked, check
 from attnbench.engine import settings
 from attnbench.engine.store import Store
 from attnbench.sweep import Plan, expand, frame_of
@@ -46,9 +46,12 @@ def widths(file: Path, results: Path | None) -> Widths:
     return Widths(paths.results(results) / file.stem / "widths")
 
 
-def checked(plan: Plan, word: str, given: Mapping[str, Any], *, launcher: str) -> Checked:
+def checked(
+    plan: Plan, word: str, given: Mapping[str, Any], *, launcher: str, ended: Mapping[str, float] = ENDED
+) -> Checked:
     """The plan with every cell built on the meta device. Raises ValueError for whatever is wrong with it.
 
+    ended: as in `check`.
     word, given: what was typed, for results in which weights are looked for, and for commands that are told.
     """
     if count := len(plan.unmeasured):
@@ -56,7 +59,7 @@ def checked(plan: Plan, word: str, given: Mapping[str, Any], *, launcher: str) -
         sentence = f"equal: {told} not measured yet; {measuring(plan, word, given, launcher)}."
         raise SweepError(plan.file, line(load(plan.file), "equal"), sentence)
     refuse_starts(plan, Store(paths.results(given["results"])))
-    return check(plan)
+    return check(plan, ended=ended)
 
 
 def measuring(plan: Plan, word: str, given: Mapping[str, Any], launcher: str) -> str:

@@ -31,7 +31,7 @@ def status(name: str, root: Path, *, quiet: bool, as_json: bool) -> int:
     from attnbench.engine.states import states, summary
 
     listed, store = manifest(name, root), Store(root)
-    evidence = store.scan(cell.id for cell in listed.cells)
+    evidence = store.scan((cell.id for cell in listed.cells), cache=listed.sweep)
     told = summary(listed, states(listed.cells, evidence, snapshot(store), now=time.time()))
     told = with_waiting(told, listed)
     if as_json:

@@ -12,11 +12,12 @@ from attnbench._cells import WAITS, Planned, Variant, cost_cell
 from attnbench._choose import Rows
 from attnbench._choose import refuse as refuse_choice
 from attnbench._entries import Chosen, Part, Stages, chosen, parts
-from attnbench._equal import Equaliser, refuse_axis
+from attnbench._equal import Equaliser, equalising
 from attnbench._figure_words import refuse_figures
 from attnbench._sections import Choose, Equal, Figure, Frame, Slurm
 from attnbench._widths import Ask, Find
 from attnbench._yaml import SweepError, line, load, plain
+from attnbench.engine._still import still
 from attnbench.overrides import apply
 from mechanisms import KnobError, Knobs, Mechanism, configure, nearest
 from mechanisms import find as find_mechanism
@@ -93,6 +94,7 @@ def expand(
     return expand_text(file, load(file), Known(widths=widths), device=device, settings=settings, only=only)
 
 
+@still()
 def expand_text(
     file: Path,
     text: dict[str, Any],
@@ -129,13 +131,14 @@ def expand_text(
     distinct = {cell.id: cell for cell in trainings}
     waiting = {id: cell for id, cell in distinct.items() if WAITS in cell.settled}
     refuse_whole(file, text, frame, list(distinct.values()), counted=not (settings or only))
-    ready = {id: cell for id, cell in distinct.items() if id not in waiting}
+    ready = (cell for id, cell in distinct.items() if id not in waiting)
+    last = {cell.cost_id: cell for cell in distinct.values()}  # of each variant, for all of them cost the same
     return Plan(
         file=file,
         name=named(file, settings, only),
         frame=frame,
         device=device,
-        cells=(*ready.values(), *{cost.id: cost for cost in map(cost_cell, distinct.values())}.values()),
+        cells=(*ready, *map(cost_cell, last.values())),
         folded=len(trainings) - len(distinct),
         left_out=omitted,
         waiting=tuple(waiting.values()),
@@ -157,16 +160,6 @@ def refuse_gpus(file: Path, text: Mapping[str, Any], frame: Frame, cells: Iterab
     if frame.slurm and frame.slurm.gpus < frame.gpus > 1:
         told = f"{asked}, and a job has slurm.gpus of {frame.slurm.gpus}; give it at least as many."
         raise SweepError(file, line(text, "slurm"), told)
-
-
-def equalising(
-    file: Path, text: Mapping[str, Any], frame: Frame, models: Sequence[Part], device: str, widths: Find
-) -> Equaliser | None:
-    """What solves for widths, where the file wants that. Raises SweepError for a width that is an axis."""
-    if frame.equal is None:
-        return None
-    refuse_axis(file, models, frame.equal.knob)
-    return Equaliser(file, text, frame.equal, device, widths)
 
 
 def refuse_whole(file: Path, text: Mapping[str, Any], frame: Frame, cells: Sequence[Planned], *, counted: bool) -> None:
@@ -241,14 +234,13 @@ def fillings(
     """Every backbone with every mechanism, then every whole model."""
     if bool(sections["models"]) != bool(sections["mechanisms"]):
         raise SweepError(file, None, "models and mechanisms belong together: a model is built around a mechanism.")
+    made: dict[Stages, list[Chosen]] = {}  # models with as many stages have the same in them
     for model in chosen(file, sections["models"], models.find):
         refuse_other_socket(file, model, socket=True)
         stages = Stages(model.name, getattr(model.config, "stages", 1))
-        inside = list(chosen(file, sections["mechanisms"], find_mechanism, stages))
-        if frame.misfits == "leave_out":
-            inside = [mechanism for mechanism in inside if fits(mechanism.entry, task)]
-        for mechanism in inside:
-            refuse_misfit(file, mechanism, task, device)
+        if stages not in made:
+            made[stages] = fitting(file, frame, sections["mechanisms"], task, device, stages)
+        inside = made[stages]
         if equaliser is None:
             yield from (Variant(task, model, mechanism, device) for mechanism in inside)
             continue
@@ -258,6 +250,18 @@ def fillings(
     for baseline in chosen(file, sections["baselines"], models.find):
         refuse_other_socket(file, baseline, socket=False)
         yield Variant(task, baseline, None, device)
+
+
+def fitting(
+    file: Path, frame: Frame, written: Sequence[Part], task: Chosen, device: str, stages: Stages
+) -> list[Chosen]:
+    """Every mechanism that goes into a model of these stages. Raises SweepError for one that does not."""
+    inside = list(chosen(file, written, find_mechanism, stages))
+    if frame.misfits == "leave_out":
+        inside = [mechanism for mechanism in inside if fits(mechanism.entry, task)]
+    for mechanism in inside:
+        refuse_misfit(file, mechanism, task, device)
+    return inside
 
 
 def refuse_other_socket(file: Path, model: Chosen, *, socket: bool) -> None:
@@ -293,6 +297,4 @@ def left_out(file: Path, frame: Frame, written: Sequence[Part], entries: Sequenc
 
 
 def setting_of(port: Port) -> str:
-    if len(port.shape) == 2:
-        return "grid"
-    return "causal" if port.causal else "sequence"
+    return "grid" if len(port.shape) == 2 else "causal" if port.causal else "sequence"

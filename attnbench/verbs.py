@@ -11,8 +11,9 @@ import click
 
 import mechanisms
 import tasks
-from attnbench import launch, models, paths, planning, plugins, reading
+from attnbench import launch, models, paths, planning, plugins
 from attnbench._starts import refuse_starts
+from attnbench._tables import refresh
 from attnbench._yaml import plain, value
 from attnbench.cell import PROTOCOL, SCHEMA
 from attnbench.check import Checked, check, table
@@ -54,7 +55,8 @@ def overview(checked: Checked) -> str:
 
 def each_cell(checked: Checked, store: Store) -> str:
     """A line for each cell: its id, whether it has to run, what it is, and its expected time."""
-    states = {cell.id: "to run" if launch.unfinished(store, cell) else "ended" for cell in checked.manifest.cells}
+    seen = store.scan((cell.id for cell in checked.manifest.cells), cache=checked.plan.name)
+    states = {id: "to run" if launch.unfinished(known) else "ended" for id, known in seen.items()}
     lines = [f"{cell.id}  {states[cell.id]}  {cell.label}, {span(cell.estimate_s)}" for cell in checked.manifest.cells]
     left_s = sum(cell.estimate_s for cell in checked.manifest.cells if states[cell.id] == "to run")
     return "\n".join([*lines, f"About {span(left_s)} to run."])
@@ -76,15 +78,16 @@ def sweep(word: str, **given: Any) -> int:
     if given["widths"]:
         return codes.DONE
     root = paths.results(given["results"])
-    plan = planning.checked(asked, word, given, launcher=launcher)
+    store = Store(root)
+    seen = {} if given["dry_run"] or given["cancel"] else launch.look(store, asked)
+    plan = planning.checked(asked, word, given, launcher=launcher, ended=launch.expected(store, asked, seen))
     if launcher == "slurm" and plan.manifest.slurm is None:
         click.echo(f"The file asks for no resources; each job gets {default_resources()}.", err=True)
         plan = replace(plan, manifest=replace(plan.manifest, slurm=default_resources()))
-    plan = launch.settled(plan, Store(root))
+    plan = launch.settled(plan, store)
     if given["dry_run"]:
-        click.echo(overview(plan) + "\n\n" + each_cell(plan, Store(root)))
+        click.echo(overview(plan) + "\n\n" + each_cell(plan, store))
         return codes.DONE
-    store = Store(root)
     if given["cancel"]:
         return cancel(store, plan)
     if launcher == "slurm" and why and not any((root / "submissions").glob("*/intent.json")):
@@ -104,9 +107,9 @@ def sweep(word: str, **given: Any) -> int:
         site=site,
         unproven=given["unproven"],
     )
-    code = launch.launch(plan, store, paths.writable(paths.data(given["data_dir"])), options, say)
+    code = launch.launch(plan, store, paths.writable(paths.data(given["data_dir"])), options, say, seen)
     if code in (codes.DONE, codes.SET_ASIDE):
-        reading.report(plan.plan.name, root, quiet=given["quiet"], mixed=given["mixed"])
+        refresh(store, plan.manifest, say, quiet=given["quiet"], mixed=given["mixed"])
     return code
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from attnbench.check import check
 from attnbench.engine import codes
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.states import Summary
+from attnbench.engine.store import Evidence
 from attnbench.labels import variants
 from attnbench.manifest import Manifest
 from attnbench.reports.collect import collect
@@ -172,6 +174,14 @@ class Made(FakeStore):
 
     def done(self, id: str) -> dict[str, Any] | None:
         return self.result(id)
+
+    def scan(self, ids: Iterable[str], *, cache: str = "") -> dict[str, Evidence]:
+        del cache
+        rows = {id: self.result(id) or {"status": None, "wall_s": None} for id in ids}
+        return {
+            id: Evidence(id=id, status=row["status"], wall_s=row["wall_s"], failed=self.failed(id))
+            for id, row in rows.items()
+        }
 
 
 @pytest.fixture

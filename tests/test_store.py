@@ -165,6 +165,12 @@ def test_a_damaged_row_goes_to_the_quarantine_and_that_cell_alone_is_open_again(
     assert [known.corrupt for known in store.scan(ids).values()] == [False] * 3
 
 
+@pytest.mark.parametrize("size", [0, 1, 70_000, 99_999, 100_000, 100_001, 10**6])
+def test_all_bytes_of_a_file_are_read_whatever_its_size_was_a_moment_ago(size, tmp_path):
+    (file := tmp_path / "file").write_bytes(data := os.urandom(100_000))
+    assert _files.whole(str(file), size) == data
+
+
 def test_a_good_row_that_took_the_place_of_a_damaged_one_is_put_back(store):
     id = ask(store)
     finish(store, id)

@@ -51,9 +51,9 @@ def decode(data: bytes, *, id: str, whole: bool = True) -> Row:
     Raises Damaged when a byte of it has changed or it is another cell's, ValueError when it is of a later schema.
     """
     seal = SEAL.match(data)
-    if not seal or int(seal[1], 16) != crc32(data[seal.end() :]):
+    if not seal or int(seal[1], 16) != crc32(memoryview(data)[seal.end() :]):
         raise Damaged(id)
-    row = json.loads(data if whole else data[: data.index(b',"spec":')] + b"}")
+    row = json.loads((data if whole else data[: data.index(b',"spec":')] + b"}").decode())
     if row["id"] != id:
         raise Damaged(id)
     if row["schema"] > SCHEMA:

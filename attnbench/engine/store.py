@@ -4,6 +4,7 @@
     cells/<ab>/<id>/attempts/<uuid>.jsonl    start, heartbeats, end; `.log` what the cell printed
     cells/<ab>/<id>/result.json              the row; `result.<n>.json` after `generation.<n>` was opened
     quarantine/<id>.<uuid>.json              damaged files, never deleted
+    cache/<name>.json                        what `scan` read in rows; see `_cache`
 
 Whoever starts a cell makes its attempt durable first and looks for a row after that; so none starts after a commit.
 Attempts save work, nothing more: that a cell has one row rests on `link` alone, and no lock outlives its owner.
@@ -11,18 +12,18 @@ Attempts save work, nothing more: that a cell has one row rests on `link` alone,
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
 from attnbench.cell import Spec, canonical, identity
-from attnbench.engine import _files
+from attnbench.engine import _evidence, _files
+from attnbench.engine._cache import Cache
+from attnbench.engine._evidence import Evidence, Look
 from attnbench.engine._records import (
     SCHEMA,
     STATUSES,
@@ -39,31 +40,15 @@ from attnbench.engine._records import (
     scratch,
     set_aside,
 )
+from attnbench.engine._still import still
 
-GENERATION = re.compile(r"generation\.(\d+)")
+__all__ = ["AlreadyDone", "Evidence", "Store"]
+
 ABANDONED_S = 3600.0  # a temporary file that belongs to no attempt is left over after so long
 
 
 class AlreadyDone(Exception):
     """The cell has its row: there is nothing to start."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What the store knows about one cell, read without changing anything; the food of `states`.
-
-    status, wall_s: of the committed row. corrupt: the row is damaged, or was and has not been made again.
-    attempts: those of the newest generation, oldest first; left out once there is a row. live: one still at work.
-    """
-
-    id: str
-    status: str | None = None
-    wall_s: float | None = None
-    corrupt: bool = False
-    generation: int = 0
-    attempts: tuple[AttemptInfo, ...] = ()
-    live: AttemptInfo | None = None
-    failed: Mapping[str, Any] | None = None
 
 
 class Store:
@@ -107,7 +92,7 @@ class Store:
 
     def generation(self, id: str) -> int:
         """How often the cell was opened again by `retry`."""
-        return max((int(found[1]) for name in self._names(id) if (found := GENERATION.fullmatch(name))), default=0)
+        return _evidence.newest(self._names(id))
 
     def retry(self, id: str) -> int:
         """Opens the next generation, in which the cell has neither row nor attempts, and returns its number.
@@ -162,10 +147,7 @@ class Store:
 
     def attempts(self, id: str) -> list[AttemptInfo]:
         """Every attempt of every generation, oldest first."""
-        folder = self._folder(id) / "attempts"
-        paths = folder.iterdir() if folder.is_dir() else ()
-        infos = [read_attempt(path) for path in paths if path.suffix == ".jsonl"]
-        return sorted((info for info in infos if info), key=lambda info: (info.started, info.uuid))
+        return _evidence.attempts(self.root, id)
 
     def rivals(self, id: str) -> list[AttemptInfo]:
         """Attempts of the newest generation that other processes may still be at work on."""
@@ -180,11 +162,18 @@ class Store:
             return None
         return set_aside([info for info in self.attempts(id) if info.generation == number], time.time())
 
-    def scan(self, ids: Iterable[str]) -> dict[str, Evidence]:
-        """What is known about each of these cells; nothing is moved or written."""
+    @still()
+    def scan(self, ids: Iterable[str], *, cache: str = "") -> dict[str, Evidence]:
+        """What is known about each of these cells; nothing is moved, and nothing written but the cache.
+
+        cache: name under which what rows say is remembered, for a large set of cells that is looked at often.
+        """
         hurt = {path.name.partition(".")[0] for path in self._quarantined()}
-        now = time.time()
-        return {id: self._evidence(id, hurt, now) for id in ids}
+        known = Cache(self.root / "cache" / f"{cache}.json" if cache else None)
+        look = Look(self.root, hurt, time.time(), known)
+        found = {id: look.at(id) for id in ids}
+        known.save()
+        return found
 
     def tidy(self, id: str) -> None:
         """Removes what dead attempts at this cell left over: half-written files, and their scratch folders here."""
@@ -207,13 +196,10 @@ class Store:
         return self.root / "cells" / id[:2] / id
 
     def _names(self, id: str) -> Sequence[str]:
-        """The names in a cell's folder; listing also makes network file systems look again."""
-        with suppress(FileNotFoundError):
-            return [path.name for path in self._folder(id).iterdir()]
-        return ()
+        return list(_evidence.entries(self.root, id))
 
     def _result(self, id: str, generation: int) -> Path:
-        return self._folder(id) / (f"result.{generation}.json" if generation else "result.json")
+        return self._folder(id) / _evidence.row_name(generation)
 
     def _row(self, id: str, generation: int, *, whole: bool) -> Row | None:
         path = self._result(id, generation)
@@ -262,16 +248,3 @@ class Store:
             "error": row.get("error"),
             "where": {"host": info.host, "pid": info.pid, **info.where},
         }
-
-    def _evidence(self, id: str, hurt: set[str], now: float) -> Evidence:
-        number = self.generation(id)
-        if (data := self._bytes(self._result(id, number))) is not None:
-            try:
-                row = decode(data, id=id, whole=False)
-            except Damaged:
-                return Evidence(id=id, corrupt=True, generation=number)
-            return Evidence(id=id, status=row["status"], wall_s=row["wall_s"], generation=number)
-        mine = tuple(info for info in self.attempts(id) if info.generation == number)
-        live = next((info for info in mine if info.alive(now)), None)
-        failed = set_aside(mine, now)
-        return Evidence(id=id, corrupt=id in hurt, generation=number, attempts=mine, live=live, failed=failed)

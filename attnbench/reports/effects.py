@@ -95,10 +95,13 @@ def matched(
     others = [name for name in (asked[0] if asked else {}) if name.startswith("mechanism.") and name not in knobs]
     alike = [*around, "seed"]
     first, second = ([row for row in asked if row[knobs[0]] == end and not idle(row, knobs)] for end in ends)
+    beside: dict[tuple[Any, ...], Rows] = {}  # those of the same setting and seed, the only ones that can pair
+    for b in second:
+        beside.setdefault(tuple(b[name] for name in alike), []).append(b)
     for a in first:
-        for b in second:
+        for b in beside.get(tuple(a[name] for name in alike), ()):
             loose = rests(a) | rests(b)
-            if all(a[name] == b[name] for name in alike) and all(a[k] == b[k] for k in others if k not in loose):
+            if all(a[k] == b[k] for k in others if k not in loose):
                 yield tuple(a[name] for name in around), a, b
 
 
