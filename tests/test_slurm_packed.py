@@ -1,0 +1,42 @@
+"""Inside a SLURM job training cells run side by side, as many as it has processors; cost cells have it alone."""
+
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+
+from attnbench.engine._child import cores
+from tests.slurm_cluster import Cluster
+from tests.slurm_sweep import REQUEST, Sweep
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture
+def sweep(cluster: Cluster, tmp_path: Path) -> Sweep:
+    assert cluster.idle()
+    return Sweep(tmp_path / "results")
+
+
+def at_once(sweep: Sweep) -> int:
+    """The most cells that were at work together."""
+    marks = [mark for row in sweep.rows() for mark in ((row["started"], 1), (row["finished"], -1))]
+    return max(accumulate(step for _, step in sorted(marks)))
+
+
+@pytest.mark.parametrize(("cpus", "kind", "most"), [(2, "train", 2), (1, "train", 1), (2, "cost", 1)])
+def test_a_job_runs_as_many_trainings_at_once_as_it_has_processors_and_costs_alone(sweep, cpus, kind, most):
+    sweep.add(4, 0.6, kind=kind)
+    resources = replace(REQUEST.resources, cpus=cpus, memory_gib=3, parallel=1)
+    assert sweep.run(replace(REQUEST, resources=resources)) == 0
+    sweep.assert_whole()
+    assert len({row["where"]["job"] for row in sweep.rows()}) == 1
+    assert at_once(sweep) == min(most, cores())
+
+
+def test_a_jobs_memory_bounds_how_many_run_at_once(sweep):
+    sweep.add(2, 1.0)
+    resources = replace(REQUEST.resources, cpus=2, memory_gib=0.5, parallel=1)
+    assert sweep.run(replace(REQUEST, resources=resources)) == 0
+    assert at_once(sweep) == 1
