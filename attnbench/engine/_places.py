@@ -134,6 +134,8 @@ def arranged(
 ) -> Places:
     """The places for cells like these, of which one is looked at; `auto`: as many as this machine bears."""
     spec = next(iter(specs), {})
+    if spec.get("nodes", 1) > 1:  # it has its job alone
+        return Places(1)
     each = max(1, spec.get("gpus", 0))
     gpus = visible_gpus() if spec.get("device") == "cuda" else ()
     gpus = gpus if len(gpus) >= each else ()  # then the cell itself says what it misses
