@@ -35,6 +35,12 @@ def test_a_job_runs_as_many_trainings_at_once_as_it_has_processors_and_costs_alo
     assert at_once(sweep) == min(most, cores())
 
 
+def test_the_end_of_all_cells_is_seen_in_the_store_before_the_scheduler_is_asked_again(sweep):
+    sweep.add(2)
+    sweep.add(1, do="raise")
+    assert sweep.run(replace(REQUEST, site=replace(REQUEST.site, poll_s=600))) == 4  # it waits for a minute at most
+
+
 def test_a_jobs_memory_bounds_how_many_run_at_once(sweep):
     sweep.add(2, 1.0)
     resources = replace(REQUEST.resources, cpus=2, memory_gib=0.5, parallel=1)
