@@ -101,7 +101,7 @@ def test_cells_that_fill_the_memory_together_run_with_fewer_beside_them(store, t
 
 def test_a_gpu_takes_more_children_as_long_as_that_pays_and_every_row_counts(store, trace, tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 10, 1000\n")
+    program.write_text("#!/bin/sh\necho 10, 1000, Default\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")

@@ -259,12 +259,13 @@ def test_gain_compares_cells_that_are_alike_and_only_else_what_was_expected_of_u
 
 def test_the_memory_of_gpus_is_asked_for_now_and_then_and_its_highest_share_kept(machine, monkeypatch):
     monkeypatch.setattr(_climb, "LOOK_S", 0.05)
-    asked = machine("echo '1000, 10000'; echo '[N/A], [N/A]'; echo '4000, 10000'")
+    asked = machine("echo '4000, 10000, Default'; echo '[N/A], [N/A], Default'; echo '1000, 10000, Default'")
     gauge = Gauge(["GPU-a", "GPU-b"])
     until(lambda: gauge.look() or gauge.highest)
     assert gauge.highest == 0.4
-    assert "memory.used,memory.total" in asked.read_text()
     assert asked.read_text().splitlines()[0].endswith("-i GPU-a,GPU-b")
+    machine("echo '1000, 10000, Exclusive_Process'")
+    until(lambda: gauge.look() or gauge.highest == 1.0)  # no room for a second process, whatever the memory
     gauge.close()
 
 

@@ -85,7 +85,12 @@ class Gauge:
     def __init__(self, gpus: Sequence[str]):
         self.highest: float | None = None
         program = shutil.which("nvidia-smi") or ""
-        asked = ["--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits", "-i", ",".join(gpus)]
+        asked = [
+            "--query-gpu=memory.used,memory.total,compute_mode",
+            "--format=csv,noheader,nounits",
+            "-i",
+            ",".join(gpus),
+        ]
         self._command = [program, *asked] if program else None
         self._asked = -math.inf  # monotonic
         self._question: subprocess.Popen[str] | None = None
@@ -108,8 +113,9 @@ class Gauge:
         self._question = None
         for line in said.splitlines():
             with suppress(ValueError, ZeroDivisionError):  # an instance of a GPU has no numbers of its own
-                used, total = map(float, line.split(","))
-                self.highest = max(self.highest or 0.0, used / total)
+                used, total, mode = line.split(",")
+                share = float(used) / float(total) if mode.strip() == "Default" else 1.0  # it takes one process only
+                self.highest = max(self.highest or 0.0, share)
 
     def close(self) -> None:
         """Waits for no answer."""

@@ -83,7 +83,6 @@ class Places:
         """A place, `whole`: with GPUs of its own; None while there is none."""
         if len(self._taken) >= self.width:
             return None
-        whole = whole or self._each > 1
         place = Place(whole=whole, width=self._per_gpu)
         if self._gpus:
             loads = {gpu: sum(gpu in other.gpus for other in self._taken) for gpu in self._gpus}
