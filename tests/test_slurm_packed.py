@@ -35,6 +35,15 @@ def test_a_job_runs_as_many_trainings_at_once_as_it_has_processors_and_costs_alo
     assert at_once(sweep) == min(most, cores())
 
 
+def test_a_jobs_cells_see_one_each_of_the_jobs_own_gpus(sweep):
+    sweep.add(4, do="environment", names=["CUDA_VISIBLE_DEVICES"], device="cuda")
+    resources = replace(REQUEST.resources, cpus=2, memory_gib=3, parallel=1)
+    site = replace(REQUEST.site, setup=("export CUDA_VISIBLE_DEVICES=GPU-3,MIG-4",))
+    assert sweep.run(replace(REQUEST, resources=resources, site=site)) == 0
+    assert {row["host"]["CUDA_VISIBLE_DEVICES"] for row in sweep.rows()} == {"GPU-3", "MIG-4"}
+    assert all(row["where"]["gpus"] == [row["host"]["CUDA_VISIBLE_DEVICES"]] for row in sweep.rows())
+
+
 def test_the_end_of_all_cells_is_seen_in_the_store_before_the_scheduler_is_asked_again(sweep):
     sweep.add(2)
     sweep.add(1, do="raise")
