@@ -126,7 +126,11 @@ def test_who_wants_a_gpu_alone_waits_for_an_empty_one_and_keeps_others_out():
     assert whole.gpus == ("b",)
     assert gpus_given(places, 2) == [("a",)]
     assert places.take(whole=True) is None
+    assert not places.open(whole=True)
     assert first
+    assert places.open() is False  # one of the two GPUs is full, the other is kept for one
+    places.give(first)
+    assert (places.open(), places.open(whole=True)) == (True, False)
     assert not whole.shared
 
 

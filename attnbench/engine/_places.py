@@ -79,18 +79,22 @@ class Places:
                 return True
         return len(self._taken) >= self.width
 
+    def open(self, *, whole: bool = False) -> bool:
+        """Whether there is a place, `whole`: one with GPUs of its own."""
+        return len(self._taken) < self.width and (not self._gpus or len(self._free(whole)) >= self._each)
+
+    def _free(self, whole: bool) -> list[str]:
+        """The GPUs that have room, those with fewest children first."""
+        loads = {gpu: sum(gpu in other.gpus for other in self._taken) for gpu in self._gpus}
+        closed = {gpu for other in self._taken if other.whole for gpu in other.gpus}
+        free = [gpu for gpu in self._gpus if gpu not in closed and loads[gpu] < (1 if whole else self._per_gpu)]
+        return sorted(free, key=lambda gpu: loads[gpu])
+
     def take(self, *, whole: bool = False) -> Place | None:
         """A place, `whole`: with GPUs of its own; None while there is none."""
-        if len(self._taken) >= self.width:
+        if not self.open(whole=whole):
             return None
-        place = Place(whole=whole, width=self._per_gpu)
-        if self._gpus:
-            loads = {gpu: sum(gpu in other.gpus for other in self._taken) for gpu in self._gpus}
-            closed = {gpu for other in self._taken if other.whole for gpu in other.gpus}
-            free = [gpu for gpu in self._gpus if gpu not in closed and loads[gpu] < (1 if whole else self._per_gpu)]
-            if len(free) < self._each:
-                return None
-            place.gpus = tuple(sorted(free, key=lambda gpu: loads[gpu])[: self._each])
+        place = Place(gpus=tuple(self._free(whole)[: self._each]), whole=whole, width=self._per_gpu)
         for other in self._taken:
             if set(place.gpus) & set(other.gpus):
                 place.shared = other.shared = True
@@ -123,8 +127,9 @@ class Places:
 
     def learn(self, place: Place, id: str, spec: Spec, wall_s: float) -> None:
         """Takes note of how long a cell took that ended by itself while others were waiting."""
-        if self._climb:
-            self._climb.ended(place.width, canonical({**spec, "seed": None}), wall_s, self._expected.get(id, 1.0))
+        if self._climb and not place.whole:
+            like, expected_s = canonical({**spec, "seed": None}), self._expected.get(id) or 1.0
+            self._climb.ended(place.width, like, wall_s, expected_s)
             self._per_gpu = self._climb.width
 
 

@@ -142,14 +142,15 @@ class Supervisor:
             now = time.monotonic()
             if now > began + self.timing.poll_s or not self._may_start():  # children must be looked at too
                 return
-            if self._queue[id] > now or self._passed_over(id):
+            whole = id in self._apart
+            if self._queue[id] > now or (whole and not self._places.open(whole=True)) or self._passed_over(id):
                 continue
-            if place := self._places.take(whole=id in self._apart):
+            if place := self._places.take(whole=whole):
                 self._start(id, place)
 
     def _may_start(self) -> bool:
         held = [job.child.rss_mib for job in self._jobs]
-        return not self._drained and self._clerk.ready and not self._places.full(held)
+        return not self._drained and self._clerk.ready and self._places.open() and not self._places.full(held)
 
     def _passed_over(self, id: str) -> bool:
         """Whether there is nothing to start now: the cell is finished, set aside, or another process has it."""
