@@ -21,7 +21,7 @@ def turns(*walls: float, foreign: float | None = 0.0, said: object = None) -> li
 
 
 def test_a_ratio_is_the_median_of_runs_of_one_round_with_its_extremes():
-    assert ratio(turns(1.0, 4.0, 2.0), turns(2.0, 12.0, 2.0)) == "2.00 (1.00 to 3.00)"
+    assert ratio(turns(1.0, 4.0, 2.0), turns(2.0, 12.0, 3.0)) == "2.00 (1.50 to 3.00)"
     assert ratio(turns(2.0), turns(2.0)) == "1.00"
 
 

@@ -1,4 +1,5 @@
-"""What a cell waits for on the disk: every name above its first record, once, and nothing that its row says too."""
+"""What a cell waits for on the disk: every name above its first record, once, nothing that its row says too; and what
+it leaves there."""
 
 import errno
 import os
@@ -10,7 +11,7 @@ import pytest
 from attnbench.engine.shard import Supervisor
 from attnbench.engine.store import Store
 from tests.fake_cell import command, spec
-from tests.fake_sweep import supervisor
+from tests.fake_sweep import fake_store, supervisor
 
 
 @pytest.fixture
@@ -86,3 +87,13 @@ def test_only_an_end_that_no_row_tells_is_waited_for(tmp_path, synced, monkeypat
         synced.clear()
         supervisor(store).run([store.ask(spec(tmp_path / "trace", seed, do))])
         assert len([path for path in synced if path.suffix == ".jsonl"]) == waited
+
+
+def test_a_supervisor_that_is_killed_right_after_a_commit_leaves_no_folder_for_temporary_files(tmp_path, monkeypatch):
+    store, seen = fake_store(tmp_path, monkeypatch), []
+    commit = store.commit
+    monkeypatch.setattr(
+        store, "commit", lambda *given: (seen.append([*(tmp_path / "scratch").iterdir()]), commit(*given))[1]
+    )
+    supervisor(store).run([store.ask(spec(tmp_path / "trace", 0))])
+    assert seen == [[]]

@@ -242,6 +242,7 @@ class Supervisor:
     def _over(self, job: Job, code: int) -> None:
         wall_s, place = round(job.child.wall_s, 3), job.place
         verdict = judge(job.ending(code, self._limits), job.folder / "outcome.json", job.attempt.log_path)
+        shutil.rmtree(job.folder, ignore_errors=True)  # before the row: nobody comes back to a cell that has one
         if place.shared and verdict.outcome not in ("ok", "diverged"):
             self._apart.add(job.id)
             if verdict.outcome in ("oom", "timeout"):
