@@ -16,6 +16,22 @@ FileOption = click.Path(path_type=Path)
 HOURS = click.FloatRange(min=0, max=24 * 365, min_open=True)  # the upper end also keeps out what is no number
 
 
+class Workers(click.IntRange):
+    """A number of 1 or more, or the word auto."""
+
+    name = "workers"
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        del param, ctx
+        return "auto|N"
+
+
 class Verbs(click.Group):
     """Turns a refusal into one sentence and exit code 1, and keeps the verbs in the order of a first day."""
 
@@ -93,7 +109,7 @@ def check(words: tuple[str, ...], plugin: tuple[Path, ...], as_json: bool, **giv
 @common
 @click.option("--launcher", type=click.Choice(["auto", "local", "slurm"]), default="auto", show_default=True)
 @click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Training cells at once, locally."
+    "--workers", type=Workers(), default="auto", show_default=True, help="Training cells at once here; numbers stay."
 )
 @click.option("--dry-run", is_flag=True, help="Print the cells and the estimated cost; start nothing.")
 @click.option("--widths", is_flag=True, help="Measure here what widths of equal latency need; start nothing else.")

@@ -18,6 +18,7 @@ from attnbench.cell import Spec, canonical
 from attnbench.check import Checked, check
 from attnbench.engine import codes, local, slurm
 from attnbench.engine._child import environment as child_environment
+from attnbench.engine._places import Workers
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.store import Evidence, Store
@@ -34,13 +35,13 @@ Seen = Mapping[str, Evidence]  # by the id of a cell
 class Options:
     """How to launch.
 
-    launcher: local or slurm. workers: training cells at once, locally. cell_s: seconds that a cell may take.
+    launcher: local or slurm. workers: training cells at once, locally, or `auto`. cell_s: seconds that a cell may take.
     retry: words of outcomes whose cells are opened again, such as failed or oom. wait: stay until jobs have ended.
     unproven: run mechanisms that break their contract too, and mark their rows.
     """
 
     launcher: str
-    workers: int
+    workers: Workers
     cell_s: float | None
     retry: Sequence[str]
     wait: bool
@@ -149,6 +150,7 @@ def run(checked: Checked, store: Store, data: Path, options: Options, cells: Seq
         site=options.site,
         data=data,
         limits=Limits(cell_s=options.cell_s),
+        expected={cell.id: cell.estimate_s for cell in cells},
     )
     return slurm.run_slurm(store, cells, request=request, wait=options.wait, quiet=options.quiet)
 
@@ -176,7 +178,7 @@ def refuse_absent(device: str) -> None:
 
 
 def refuse_too_few(gpus: int, checked: Checked, options: Options) -> None:
-    """Raises ValueError when cells of several GPUs are to run on fewer, or several of them on the same ones."""
+    """Raises ValueError when cells of several GPUs are to run on fewer."""
     import torch
 
     if options.launcher == "slurm":
@@ -185,8 +187,6 @@ def refuse_too_few(gpus: int, checked: Checked, options: Options) -> None:
             raise ValueError(f"gpus is {gpus}, and a job has {given}; give the file a section slurm with {gpus} gpus.")
     elif (found := torch.cuda.device_count()) < gpus:
         raise ValueError(f"gpus is {gpus}, and torch finds {found} here; --launcher slurm goes to more of them.")
-    elif options.workers > 1:
-        raise ValueError(f"--workers {options.workers}: cells that {gpus} GPUs train run one at a time; leave it out.")
 
 
 def unfinished(known: Evidence) -> bool:

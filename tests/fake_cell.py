@@ -63,6 +63,12 @@ def grow(mib: int) -> None:
     del held
 
 
+def hold(mib: int, seconds: float) -> None:
+    held = bytearray(os.urandom(2**20)) * mib
+    time.sleep(seconds)
+    del held
+
+
 def act(asked: dict, before: int) -> dict[str, Any] | None:
     """The outcome of one start; `before` starts of the same cell came earlier."""
     do, ok = asked["do"], {"status": "ok", "result": {"score": asked["seed"] / 7}, "raw": {"curve": [0.1] * 3}}
@@ -79,6 +85,9 @@ def act(asked: dict, before: int) -> dict[str, Any] | None:
         "hang": hang,
         "hang-once": hang,
         "grow": lambda: grow(asked["mib"]),
+        "hold": lambda: (hold(asked["mib"], asked["sleep"]), ok)[1],
+        "oom": lambda: {"status": "oom", "error": {"type": "OutOfMemoryError", "message": "CUDA out of memory"}},
+        "oom-once": lambda: {"status": "oom", "error": {"type": "OutOfMemoryError", "message": "CUDA out of memory"}},
         "family": lambda: subprocess.Popen(["sleep", "60"]),
         "diverged": lambda: {"status": "diverged", "result": {}, "error": {"type": "Diverged", "message": "NaN"}},
         "nan": lambda: ok | {"result": {"score": float("nan")}},

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 import attnbench
 from attnbench.cli import main
+from attnbench.engine._child import cores
 from tests import tiny
 
 SWEEP = json.dumps(
@@ -93,7 +94,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """Starts the sweep, kills it without warning while a cell runs and two have ended, and resumes it."""
+    """Starts the sweep, kills it without warning while cells run and two have ended, and resumes it."""
     place = Place(tmp_path_factory.mktemp("sweep"))
     (place.folder / "scratch").mkdir()
     (place.folder / "asked.yaml").write_text(SWEEP)
@@ -116,7 +117,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return Story(place, outliving, rows, attempts, status, resumed)
 
 
-def test_a_kill_takes_the_running_cell_along(story):
+def test_a_kill_takes_the_running_cells_along(story):
     assert not story.outliving
     assert 2 <= len(story.killed_rows) < 6
 
@@ -151,8 +152,10 @@ def test_no_finished_cell_is_run_again_and_its_row_stays_to_the_last_byte(story)
     for id, before in story.killed_rows.items():
         assert rows[id] == before
         assert attempts[id] == story.killed_attempts[id] == 1
-    assert max(attempts.values()) == 2  # the one that was killed
-    assert sum(attempts.values()) == 7
+    killed = sum(story.killed_attempts.values()) - len(story.killed_rows)
+    assert 1 <= killed <= max(1, cores())
+    assert max(attempts.values()) == 2  # those that were killed
+    assert sum(attempts.values()) == 6 + killed
 
 
 def test_tables_and_figures_are_there_and_hold_the_rows(story):

@@ -208,19 +208,18 @@ def test_gpus_that_cannot_be_are_refused_in_one_sentence(tmp_path, text, sentenc
 
 
 @pytest.mark.parametrize(
-    ("launcher", "workers", "found", "sentence"),
+    ("launcher", "found", "sentence"),
     [
-        ("slurm", 1, 8, "gpus is 2, and a job has 0; give the file a section slurm with 2 gpus"),
-        ("local", 1, 1, "gpus is 2, and torch finds 1 here"),
-        ("local", 3, 8, "--workers 3: cells that 2 GPUs train run one at a time"),
+        ("slurm", 8, "gpus is 2, and a job has 0; give the file a section slurm with 2 gpus"),
+        ("local", 1, "gpus is 2, and torch finds 1 here"),
     ],
 )
-def test_a_launch_without_enough_gpus_is_refused(tmp_path, monkeypatch, launcher, workers, found, sentence):
+def test_a_launch_without_enough_gpus_is_refused(tmp_path, monkeypatch, launcher, found, sentence):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
     options = launch.Options(
         launcher=launcher,
-        workers=workers,
+        workers=1,
         cell_s=None,
         retry=(),
         wait=True,

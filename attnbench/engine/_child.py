@@ -40,7 +40,7 @@ class Child:
         self.pid = self._process.pid
         self.peak_mib = self.rss_mib = 0.0
         self._began = time.monotonic()
-        self._family, self._counted = (self.pid,), self._began
+        self.family, self._counted = (self.pid,), self._began
         self._handle = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
 
     def fileno(self) -> int | None:
@@ -78,8 +78,8 @@ class Child:
         """Notes the memory that the child and its descendants hold now."""
         now = time.monotonic()
         if now - self._counted > FAMILY_S:
-            self._family, self._counted = tuple(session(self.pid)) or (self.pid,), now
-        self.rss_mib = memory_mib(self._family)
+            self.family, self._counted = tuple(session(self.pid)) or (self.pid,), now
+        self.rss_mib = memory_mib(self.family)
         self.peak_mib = max(self.peak_mib, self.rss_mib)
 
 

@@ -88,7 +88,7 @@ class Clerk:
             row = {**verdict.row, "spec": due.spec, "wall_s": due.wall_s, "finished": due.finished}
             due.committed = self._store.commit(due.id, row, due.attempt.uuid)
         outcome = "duplicate" if due.duplicate else verdict.outcome
-        due.attempt.end(outcome, verdict.signature, verdict.error, due.wall_s)
+        due.attempt.end(outcome, verdict.signature, verdict.error, due.wall_s, durable=due.committed is None)
         self._store.tidy(due.id)
 
     def _keep(self, due: Due) -> None:

@@ -26,6 +26,28 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+class Names:
+    """Makes the names of folders durable up a path; one that was there when its folder was synced needs no second time.
+
+    So a thousand cells of one process do not wait a thousand times for the folders that they share.
+    """
+
+    def __init__(self) -> None:
+        self._durable: set[str] = set()
+
+    def sync(self, folder: Path, levels: int) -> None:
+        """Waits for what stands in `folder`, for its own name, and for those of so many folders above it."""
+        sync_folder(folder)
+        found: list[str] = []
+        for _ in range(levels):
+            if str(folder) in self._durable:
+                break
+            folder = folder.parent
+            found += (entry.path for entry in os.scandir(folder))  # before the sync, which covers no later ones
+            sync_folder(folder)
+        self._durable.update(found)  # only now that every folder above is durable too
+
+
 def make_folder(folder: Path) -> None:
     """Makes a folder and its parents durably; it may exist."""
     if folder.is_dir():

@@ -16,7 +16,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -81,6 +81,7 @@ class Request:
 
     data: the data folder handed to every cell.
     child: program and first arguments that execute one cell, called with SPEC and OUTCOME; None: `attnbench.run`.
+    expected: seconds that cells are expected to take, by their ids, as far as they are known.
     """
 
     resources: Resources
@@ -88,6 +89,7 @@ class Request:
     data: Path | None = None
     limits: Limits
     child: tuple[str, ...] | None = None
+    expected: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ def prepare(root: Path, shards: Sequence[Sequence[str]], request: Request) -> Su
         "limit_s": 60 * resources.minutes,
         "notice_s": resources.notice_s,
         "child": list(request.child) if request.child else None,
+        "expected": {id: request.expected[id] for shard in shards for id in shard if id in request.expected},
         "resources": asdict(resources),
     }
     submission = Submission(folder)

@@ -1,4 +1,4 @@
-"""Runs cells on this machine: training cells a few at a time, then cost cells one by one and alone."""
+"""Runs cells on this machine: training cells side by side, then cost cells one by one and alone."""
 
 import shlex
 import signal
@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 
 from attnbench.engine._child import machine_mib
+from attnbench.engine._packed import run_packed
+from attnbench.engine._places import Workers
 from attnbench.engine.codes import DONE, REFUSED, SET_ASIDE
 from attnbench.engine.progress import Progress
 from attnbench.engine.shard import Limits, Supervisor
@@ -22,22 +24,24 @@ WORDS = ("ok", "oom", "timeout", "diverged", "done", "failed", "held", "stopped"
 
 
 def run_local(
-    store: Store, cells: Sequence[Cell], *, workers: int, data: Path | None, limits: Limits, quiet: bool
+    store: Store, cells: Sequence[Cell], *, workers: Workers, data: Path | None, limits: Limits, quiet: bool
 ) -> int:
     """Brings every cell to its end and returns the exit code: 0 all have rows, 4 some are set aside, 1 interrupted.
 
-    Training cells run `workers` at once. On Ctrl-C or SIGTERM the running cells are dropped, nothing finished is lost,
-    and the command that goes on is printed. Without a limit of memory the machine's own is watched.
+    Training cells run `workers` at once, `auto`: as many as this machine bears. On Ctrl-C or SIGTERM the running cells
+    are dropped, nothing finished is lost, and the command that goes on is printed. Without a limit of memory the
+    machine's own is watched.
     """
     if limits.memory_mib is None:
         limits = replace(limits, memory_mib=machine_mib())
-    with Progress(cells, workers=workers, quiet=quiet) as progress:
+    ids = {kind: [cell.id for cell in cells if cell.kind == kind] for kind in ("train", "cost")}
+    expected = {cell.id: cell.estimate_s for cell in cells}
+    with Progress(cells, quiet=quiet) as progress:
         progress.passed(cell.id for cell in cells if store.done(cell.id) or store.failed(cell.id))
         supervisor = Supervisor(store, data=data, limits=limits, watch=progress.watch, where={"launcher": "local"})
-        supervisor.tick = progress.refresh
+        supervisor.tick = lambda: progress.refresh(workers=supervisor.width)
         with _stopped_by_signals(supervisor.drain):
-            counts = supervisor.run([cell.id for cell in cells if cell.kind == "train"], workers=workers)
-            counts += supervisor.run([cell.id for cell in cells if cell.kind == "cost"])
+            counts = run_packed(supervisor, store, ids, workers=workers, limits=limits, expected=expected)
     if not quiet:
         print(closing(counts, sys.argv))
     if counts["stopped"] or counts["held"]:

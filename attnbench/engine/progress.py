@@ -84,8 +84,9 @@ class Progress:
         gone_s = sum(min(now - since, self._pace.expect_s(self._cells[id])) for id, since in self._current.items())
         return max(0.0, left_s - gone_s / self._workers)
 
-    def refresh(self) -> None:
-        """Draws the display anew, at most ten times a second."""
+    def refresh(self, workers: int | None = None) -> None:
+        """Draws the display anew, at most ten times a second; `workers`: how many cells now run at once."""
+        self._workers = workers or self._workers
         if self._bar is None or self._task is None:
             return
         labels = [self._cells[id].label for id in self._current]

@@ -10,57 +10,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnbench.cell import Spec
-from attnbench.engine._child import Child, environment, wait
+from attnbench.engine._child import Child, environment, memory_mib, wait
 from attnbench.engine._clerk import Clerk, Due, Event
+from attnbench.engine._job import Job, Limits, Timing
+from attnbench.engine._places import Place, Places
 from attnbench.engine._records import Attempt, scratch
-from attnbench.engine._verdict import FULL, Ending, Verdict, judge, not_started, passing
+from attnbench.engine._verdict import FULL, Verdict, judge, not_started, passing
 from attnbench.engine.store import AlreadyDone, Store
 
 CHECKPOINT = "checkpoint"  # in the folder of a cell: what its child keeps for a child after it
+CROWDED = "crowded"  # how an attempt ends that lacked memory, or on a shared GPU time, while others had it
+ROOMIER = "others took memory or time from it; it runs again with fewer beside it"
 
 __all__ = ["Event", "Limits", "Supervisor", "Timing"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one cell may use. until: gives the unix time at which to stop all, or None while that is unknown."""
-
-    cell_s: float | None = None
-    memory_mib: float | None = None
-    until: Callable[[], float | None] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """Seconds between looks at things; the defaults disturb no measurement."""
-
-    poll_s: float = 0.25  # memory, limits and signals
-    beat_s: float = 10.0  # heartbeats
-    look_s: float = 2.0  # at cells that another process has
-    hold_s: float = 1.0  # before a full disk is tried again, doubling up to 30
-    again_s: float = 1.0  # before a cell that failed is tried again, doubling
-
-
-@dataclass(kw_only=True)
-class _Job:
-    """A cell at work."""
-
-    id: str
-    attempt: Attempt
-    child: Child
-    folder: Path
-    spec: Spec
-    next_beat: float
-    killed: str | None = None
-
-    def kill(self, why: str) -> None:
-        self.killed = self.killed or why
-        self.child.kill()
 
 
 class Supervisor:
@@ -81,11 +46,18 @@ class Supervisor:
         self._store, self._data, self._limits, self._watch = store, data, limits, watch
         self._where = {**where, "memory_mib": limits.memory_mib}
         self._clerk = Clerk(store, hold_s=self.timing.hold_s, watch=watch)
-        self._jobs: list[_Job] = []
+        self._jobs: list[Job] = []
+        self._places = Places(1)
+        self._apart: set[str] = set()  # cells that went wrong on a shared GPU, and have one to themselves next time
         self._queue: dict[str, float] = {}  # cells that wait, and the monotonic time before which they do
         self._counts: Counter[str] = Counter()
         self._told: set[str] = set()  # cells whose waiting has been reported
         self._drained: str | None = None
+
+    @property
+    def width(self) -> int:
+        """How many cells may run at once, as things stand."""
+        return self._places.width
 
     def command(self, spec_path: Path, out_path: Path) -> list[str]:
         """What a cell's child runs."""
@@ -93,23 +65,28 @@ class Supervisor:
         cell = ["--cell", str(spec_path.parent)]
         return [sys.executable, "-m", "attnbench.run", str(spec_path), str(out_path), *data, *cell]
 
-    def run(self, ids: Sequence[str], *, workers: int = 1) -> Counter[str]:
-        """Works until every cell has its row, is set aside, or `drain` was called; at most `workers` at once.
+    def run(self, ids: Sequence[str], *, workers: int = 1, places: Places | None = None) -> Counter[str]:
+        """Works until every cell has its row, is set aside, or `drain` was called; as many at once as have `places`.
+
+        Without places at most `workers`, each with all that this process has.
 
         Returns how many cells came to which end: ok, oom, timeout, diverged (rows made here), done (there already, or
         made by another process meanwhile), failed (set aside), held (the disk took no row before a drain), or the
         reason of a drain. Raises OSError when the store cannot be written for a lasting reason.
         """
         self._queue, self._counts = dict.fromkeys(ids, 0.0), Counter()
+        self._places = places or Places(workers)
         try:
             while self._jobs or self._clerk.held or self._queue:
-                self._turn(workers)
+                self._turn()
                 if self._drained and not self._jobs:
                     self._settled(self._clerk.again(now=True))
                     break
         except BaseException:
             self._abandon()
             raise
+        finally:
+            self._places.close()
         left = {"held": len(self._clerk.held), self._drained or "": len(self._queue)}
         return self._counts + Counter(left)
 
@@ -129,15 +106,20 @@ class Supervisor:
                 self._store.tidy(job.id)
         self._jobs.clear()
 
-    def _turn(self, workers: int) -> None:
+    def _turn(self) -> None:
         """One pass of the loop: settle what is due, start what may start, sleep, look at what runs."""
         self._settled(self._clerk.again())
-        self._fill(workers)
+        self._fill()
+        self._places.look()
         if self.tick:
             self.tick()
         wait([job.child for job in self._jobs], self._patience())
         for job in list(self._jobs):
-            self._look(job)
+            if (code := job.child.code()) is not None:
+                self._over(job, code)
+            else:
+                job.look(self._limits, self.timing.beat_s)
+        self._relieve()
         if self._limits.until and (end := self._limits.until()) is not None and time.time() >= end:
             self.drain("time limit")
         if self._drained:
@@ -153,16 +135,22 @@ class Supervisor:
             earliest = max(self._clerk.paused_until, earliest if due else 0.0)
         return max(0.0, min(self.timing.poll_s, earliest - time.monotonic()))
 
-    def _fill(self, workers: int) -> None:
-        """Starts cells while there is room, passing over those that need none; nothing while a row is held."""
+    def _fill(self) -> None:
+        """Starts cells while there are places, passing over those that need none; nothing while a row is held."""
         began = time.monotonic()
-        for id, not_before in list(self._queue.items()):
+        for id in list(self._queue) if self._may_start() else ():
             now = time.monotonic()
-            full = len(self._jobs) >= workers or now > began + self.timing.poll_s  # children must be looked at too
-            if full or self._drained or not self._clerk.ready:
+            if now > began + self.timing.poll_s or not self._may_start():  # children must be looked at too
                 return
-            if not_before <= now and not self._passed_over(id):
-                self._start(id)
+            whole = id in self._apart
+            if self._queue[id] > now or (whole and not self._places.open(whole=True)) or self._passed_over(id):
+                continue
+            if place := self._places.take(whole=whole):
+                self._start(id, place)
+
+    def _may_start(self) -> bool:
+        held = [job.child.rss_mib for job in self._jobs]
+        return not self._drained and self._clerk.ready and self._places.open() and not self._places.full(held)
 
     def _passed_over(self, id: str) -> bool:
         """Whether there is nothing to start now: the cell is finished, set aside, or another process has it."""
@@ -190,67 +178,79 @@ class Supervisor:
             self._told.add(id)
             self._watch(Event(kind="wait", id=id, message=message))
 
-    def _start(self, id: str) -> None:
-        """Begins an attempt and its child, unless another process had the cell first."""
+    def _start(self, id: str, place: Place) -> None:
+        """Begins an attempt and its child in this place, unless another process had the cell first."""
+        job = None
         try:
-            attempt = self._store.begin(id, where=self._where)
+            if attempt := self._begun(id, place):
+                job = self._spawned(id, attempt, place)
+        finally:
+            if job is None:
+                self._places.give(place)
+        if job:
+            self._jobs.append(job)
+            self._watch(Event(kind="start", id=id))
+
+    def _begun(self, id: str, place: Place) -> Attempt | None:
+        """The attempt, once it is certain that it is ours to make."""
+        gpus = {"gpus": list(place.gpus)} if place.gpus else {}
+        try:
+            attempt = self._store.begin(id, where=self._where | gpus)
         except AlreadyDone:
             self._skip(id, "done")
-            return
+            return None
         except OSError as error:
             if not passing(error):
                 raise
             self._clerk.pause(id, error)
-            return
+            return None
         mine = (attempt.started, attempt.uuid)
         if earlier := [info for info in self._store.rivals(id) if (info.started, info.uuid) < mine]:
             # Both looked before either was to be seen; the one that began first goes on.
             self._defer(id, f"running elsewhere: {earlier[0].host}, process {earlier[0].pid}")
             self._clerk.settle(Due(id=id, attempt=attempt, verdict=Verdict(outcome="yielded")))
-            return
+            return None
         del self._queue[id]
+        return attempt
+
+    def _spawned(self, id: str, attempt: Attempt, place: Place) -> Job | None:
+        """The cell at work; None, and the attempt settled, when its spec is damaged or no process can be started."""
         try:
-            self._jobs.append(self._spawn(id, attempt))
+            spec, folder = self._store.spec(id), scratch(attempt.uuid)
+            folder.mkdir(mode=0o700)
+            command = self.command(self._store.spec_path(id), folder / "outcome.json")
+            variables = environment(spec.get("threads", 0)) | place.environment()
+            child = Child(command, log=attempt.log_path, environment=variables)
         except (OSError, ValueError) as error:
             self._settle(Due(id=id, attempt=attempt, verdict=not_started(error)))
+            return None
+        beat = time.monotonic() + self.timing.beat_s
+        return Job(id=id, attempt=attempt, child=child, folder=folder, spec=spec, place=place, next_beat=beat)
+
+    def _relieve(self) -> None:
+        """Where several children together fill the memory, sends the youngest back, and runs fewer from then on.
+
+        So a cell is out of memory only when it filled it alone.
+        """
+        limit_mib, living = self._limits.memory_mib, [job for job in self._jobs if not job.killed]
+        if limit_mib is None or len(living) < 2 or sum(job.child.rss_mib for job in living) < FULL * limit_mib:
             return
-        self._watch(Event(kind="start", id=id))
+        if memory_mib([pid for job in living for pid in job.child.family]) >= FULL * limit_mib:  # shared pages once
+            living[-1].kill(CROWDED)
+            self._places.crowded(living[-1].place)
 
-    def _spawn(self, id: str, attempt: Attempt) -> "_Job":
-        """Raises OSError when no process can be started, ValueError when the cell's spec is damaged."""
-        spec, folder = self._store.spec(id), scratch(attempt.uuid)
-        folder.mkdir(mode=0o700)
-        command = self.command(self._store.spec_path(id), folder / "outcome.json")
-        child = Child(command, log=attempt.log_path, environment=environment(spec.get("threads", 0)))
-        next_beat = time.monotonic() + self.timing.beat_s
-        return _Job(id=id, attempt=attempt, child=child, folder=folder, spec=spec, next_beat=next_beat)
-
-    def _look(self, job: _Job) -> None:
-        """Settles a cell whose child has ended; else watches its limits and sends its heartbeat."""
-        limits, child = self._limits, job.child
-        if (code := child.code()) is not None:
-            self._over(job, code)
-            return
-        child.measure()
-        if limits.cell_s is not None and child.wall_s >= limits.cell_s:
-            job.kill("timeout")
-        if limits.memory_mib is not None and child.rss_mib >= FULL * limits.memory_mib:
-            job.kill("oom")
-        if time.monotonic() >= job.next_beat:
-            job.next_beat = time.monotonic() + self.timing.beat_s
-            with suppress(OSError):  # a lease that is not renewed costs work at worst; the row is what counts
-                job.attempt.heartbeat(round(child.rss_mib, 1))
-
-    def _over(self, job: _Job, code: int) -> None:
-        child, wall_s, limits = job.child, round(job.child.wall_s, 3), self._limits
-        ending = Ending(
-            code=code,
-            killed=job.killed,
-            peak_mib=child.peak_mib,
-            limit_mib=limits.memory_mib,
-            limit_s=limits.cell_s,
-        )
-        verdict = judge(ending, job.folder / "outcome.json", job.attempt.log_path)
+    def _over(self, job: Job, code: int) -> None:
+        wall_s, place = round(job.child.wall_s, 3), job.place
+        verdict = judge(job.ending(code, self._limits), job.folder / "outcome.json", job.attempt.log_path)
+        shutil.rmtree(job.folder, ignore_errors=True)  # before the row: nobody comes back to a cell that has one
+        if place.shared and verdict.outcome not in ("ok", "diverged"):
+            self._apart.add(job.id)
+            if verdict.outcome in ("oom", "timeout"):
+                verdict = Verdict(outcome=CROWDED)
+                self._places.crowded(place)
+        if verdict.outcome == "ok" and self._queue:
+            self._places.learn(place, job.id, job.spec, wall_s)
+        self._places.give(place, job.child.peak_mib)
         self._jobs.remove(job)
         finished = round(time.time(), 3)
         due = Due(id=job.id, attempt=job.attempt, verdict=verdict, spec=job.spec, wall_s=wall_s, finished=finished)
@@ -273,7 +273,7 @@ class Supervisor:
                 self._finish(due, "failed", str(failed.get("message") or failed["signature"]))
             elif verdict.outcome != "yielded":
                 self._queue[due.id] = time.monotonic() + self._again_s(due)
-                self._watch(_end(due, verdict.outcome, message))
+                self._watch(_end(due, verdict.outcome, ROOMIER if verdict.outcome == CROWDED else message))
 
     def _finish(self, due: Due, word: str, message: str | None) -> None:
         self._counts[word] += 1

@@ -19,6 +19,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from types import FrameType
 
+from attnbench.engine._packed import kinds, run_packed
 from attnbench.engine.shard import Event, Limits, Supervisor
 from attnbench.engine.store import Store
 
@@ -97,17 +98,19 @@ def run_shard(folder: str) -> None:
     store, end = Store(Path(intent["store"])), End(intent["limit_s"])
     notice.end, notice.notice_s = end, intent["notice_s"]
     before = unfinished(store, ids)
+    limits = Limits(cell_s=intent["cell_s"], memory_mib=intent["memory_mib"], until=lambda: end() - GRACE_S)
     supervisor = Supervisor(
         store,
         data=Path(intent["data"]) if intent["data"] else None,
-        limits=Limits(cell_s=intent["cell_s"], memory_mib=intent["memory_mib"], until=lambda: end() - GRACE_S),
+        limits=limits,
         watch=say,
         where=where(intent["nonce"], shard),
     )
     if child := intent["child"]:
         supervisor.command = lambda spec_path, out_path: [*child, str(spec_path), str(out_path)]
     notice.watch(supervisor)
-    outcomes = supervisor.run(ids)
+    expected = intent.get("expected")
+    outcomes = run_packed(supervisor, store, kinds(store, ids), workers="auto", limits=limits, expected=expected)
     left = unfinished(store, ids)
     reason = notice.reason or (TIME_LIMIT if TIME_LIMIT in outcomes else None)
     print(f"Shard {shard}: {len(before)} cells to do, {len(left)} left; {reason or 'not interrupted'}.", flush=True)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import partial
 
 from attnbench.engine import _controller, _submission
@@ -18,6 +19,8 @@ from attnbench.engine.local import closing, resume_line
 from attnbench.engine.progress import Progress
 from attnbench.engine.store import Store
 from attnbench.manifest import Cell
+
+FIRST_NAP_S = 0.25  # between two looks at the store; later ones come less often
 
 __all__ = ["QueueSnapshot", "Request", "Resources", "available", "cancel", "run_slurm", "snapshot"]
 
@@ -31,7 +34,7 @@ def run_slurm(store: Store, cells: Sequence[Cell], *, request: Request, wait: bo
     with Progress(cells, workers=request.resources.parallel, quiet=quiet) as progress:
         control = Controller(store, cells, request, progress=progress, note=partial(_note, quiet=quiet))
         try:
-            _loop(control, poll_s=request.site.poll_s, wait=wait)
+            _loop(store, control, poll_s=request.site.poll_s, wait=wait)
         except KeyboardInterrupt:
             control.release(snapshot(store))  # what was just submitted must not stay held
     if control.given_up:
@@ -63,7 +66,7 @@ def cancel(store: Store, ids: Collection[str]) -> list[str]:
     return jobs
 
 
-def _loop(control: Controller, *, poll_s: float, wait: bool) -> None:
+def _loop(store: Store, control: Controller, *, poll_s: float, wait: bool) -> None:
     """Turns until all is done; without `wait`, until all is submitted, or nobody has answered for a while."""
     patience_ends = time.monotonic() + 2 * _controller.PATIENCE_S
     while not control.turn():
@@ -72,7 +75,18 @@ def _loop(control: Controller, *, poll_s: float, wait: bool) -> None:
         if not wait and time.monotonic() > patience_ends:
             control.give_up("SLURM does not answer")
             break
-        time.sleep(poll_s)
+        _rest(store, control, poll_s)
+
+
+def _rest(store: Store, control: Controller, poll_s: float) -> None:
+    """Sleeps until the scheduler may be asked again, or until the store, looked at more often, has every cell's end."""
+    end, nap_s = time.monotonic() + poll_s, FIRST_NAP_S
+    while (left_s := end - time.monotonic()) > 0:
+        time.sleep(min(left_s, nap_s))
+        nap_s *= 1.5
+        with suppress(OSError):  # a store that cannot be read for a while
+            if all(store.done(id) or store.failed(id) for id in control.open):
+                return
 
 
 def _note(sentence: str, *, quiet: bool) -> None:

@@ -56,6 +56,7 @@ class Store:
 
     def __init__(self, root: Path):
         self.root = root
+        self._folders = _files.Names()
 
     def ask(self, spec: Spec) -> str:
         """Writes down what is asked, once, and returns its id. A damaged note is moved away and written anew."""
@@ -118,8 +119,7 @@ class Store:
         owner = {"host": os.uname().nodename, "pid": os.getpid(), "machine": machine(), "born": born(os.getpid())}
         start = {"at": round(time.time(), 3), **owner, "generation": self.generation(id), "where": dict(where)}
         attempt = Attempt(folder / f"{uuid4().hex}.jsonl", start)
-        for level in (folder, *list(folder.parents)[:4]):  # up to the root, for `ask` does not wait for the disk
-            _files.sync_folder(level)
+        self._folders.sync(folder, 4)  # up to the root, for `ask` does not wait for the disk
         if self._row(id, attempt.generation, whole=False):
             attempt.end("done")
             raise AlreadyDone(id)
