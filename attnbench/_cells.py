@@ -52,9 +52,9 @@ class Variant:
     def cells(self, file: Path, text: Mapping[str, Any], frame: Frame, rows: Rows) -> list[Planned]:
         """Its trainings, one a seed; with a choice its trials, then the trainings with what these rows choose."""
         if not (choose := frame.choose):
-            return [self.training(seed, frame.gpus) for seed in frame.seeds]
+            return [self.training(seed, frame) for seed in frame.seeds]
         ways = [replace(self, task=task) for task in options(file, text, choose, self.task)]
-        own = partial(Variant.training, gpus=frame.gpus)
+        own = partial(Variant.training, frame=frame)
         trials = [[own(way, seed, trial=True, settled=(choose.knob,)) for seed in choose.seeds] for way in ways]
         by = choose.score(self.task.name)
         place = best([[cell.id for cell in own] for own in trials], rows, by, self.task.entry.better[by])
@@ -65,8 +65,8 @@ class Variant:
             final = [own(ways[place], seed, settled=(choose.knob,)) for seed in frame.seeds]
         return [*(cell for own in trials for cell in own), *final]
 
-    def training(self, seed: int, gpus: int, *, trial: bool = False, settled: tuple[str, ...] = ()) -> Planned:
-        """The cell of one seed, which so many GPUs train together."""
+    def training(self, seed: int, frame: Frame, *, trial: bool = False, settled: tuple[str, ...] = ()) -> Planned:
+        """The cell of one seed, which the GPUs of the frame train together, on so many nodes."""
         spec = {
             "schema": SCHEMA,
             "protocol": PROTOCOL,
@@ -78,7 +78,8 @@ class Variant:
             "device": self.device,
             "dtype": "float32",
             "threads": 1 if self.device == "cpu" else 0,
-            "gpus": gpus if self.device == "cuda" else 0,
+            "gpus": frame.gpus if self.device == "cuda" else 0,
+            **({"nodes": frame.nodes} if frame.nodes > 1 else {}),
         }
         return Planned(
             id=identity(spec),
@@ -104,8 +105,9 @@ def cost_cell(training: Planned) -> Planned:
 def cost_spec(spec: Spec, task: Chosen) -> Spec:
     """Knobs of the task that do not change what a step costs are left out, so that variants share a cell.
 
-    Cost is measured on one GPU, however many train together.
+    Cost is measured on one GPU of one node, however many train together.
     """
+    spec = {word: value for word, value in spec.items() if word != "nodes"}
     steps = getattr(task.config, "step_knobs", frozenset()) & task.spec["knobs"].keys()  # which has no neutral knobs
     knobs = {name: getattr(task.config, name) for name in sorted(task.config.cost_knobs | steps)}
     try:

@@ -58,8 +58,10 @@ def launch(checked: Checked, store: Store, data: Path, options: Options, say: Ca
     refuse_expensive(checked, options)
     if options.launcher == "local":
         refuse_absent(checked.plan.device)
-    if (gpus := checked.plan.frame.gpus) > 1:
-        refuse_too_few(gpus, checked, options)
+    if (frame := checked.plan.frame).nodes > 1:
+        refuse_one_machine(frame.nodes, options)
+    if frame.gpus > 1:
+        refuse_too_few(frame.gpus // frame.nodes, checked, options)
     checked = settled(checked, store)
     code = started(checked, store, data, options, say)
     while (waiting := len(checked.plan.waiting)) and code in (codes.DONE, codes.SET_ASIDE):
@@ -125,7 +127,7 @@ def run(checked: Checked, store: Store, data: Path, options: Options, cells: Seq
         limits = Limits(cell_s=options.cell_s)
         return local.run_local(store, cells, workers=options.workers, data=data, limits=limits, quiet=options.quiet)
     request = slurm.Request(
-        resources=slurm.Resources(**(checked.manifest.slurm or {})),
+        resources=slurm.Resources(**(checked.manifest.slurm or {}), nodes=checked.plan.frame.nodes),
         site=options.site,
         data=data,
         limits=Limits(cell_s=options.cell_s),
@@ -155,8 +157,14 @@ def refuse_absent(device: str) -> None:
         )
 
 
+def refuse_one_machine(nodes: int, options: Options) -> None:
+    """Raises ValueError when cells over several nodes are to run on one."""
+    if options.launcher != "slurm":
+        raise ValueError(f"nodes is {nodes}, and this is one machine; --launcher slurm goes to a cluster.")
+
+
 def refuse_too_few(gpus: int, checked: Checked, options: Options) -> None:
-    """Raises ValueError when cells of several GPUs are to run on fewer, or several of them on the same ones."""
+    """Raises ValueError when cells of so many GPUs a node are to run on fewer, or several of them on the same ones."""
     import torch
 
     if options.launcher == "slurm":

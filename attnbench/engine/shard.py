@@ -218,7 +218,8 @@ class Supervisor:
 
     def _spawn(self, id: str, attempt: Attempt) -> "_Job":
         """Raises OSError when no process can be started, ValueError when the cell's spec is damaged."""
-        spec, folder = self._store.spec(id), scratch(attempt.uuid)
+        spec = self._store.spec(id)
+        folder = scratch(attempt.uuid, attempt.path if spec.get("nodes", 1) > 1 else None)
         folder.mkdir(mode=0o700)
         command = self.command(self._store.spec_path(id), folder / "outcome.json")
         child = Child(command, log=attempt.log_path, environment=environment(spec.get("threads", 0)))
