@@ -38,6 +38,7 @@ from attnbench.engine._verdict import FULL, PARTIAL
 PULSE_S = 1.0  # between two beats of the pulse, and two looks at memory
 SILENCE_S = 10.0  # without a beat, after which a node ends its processes
 SAY_S = 1.0  # for the supervisor to be told too of what has ended all processes at once
+PYTHON = "ATTNBENCH_PYTHON"  # variable with shell words that start Python on a node
 STDIN = 0
 
 Outcome = dict[str, Any]
@@ -74,7 +75,7 @@ def over_nodes(words: list[str], outcome: Path, nodes: int) -> int:
     """Runs this program on every node of the job until all have ended; returns srun's exit code."""
     # In a session of its own: who kills this process and its group leaves srun's twin alive, and that ends all tasks.
     srun = subprocess.Popen(
-        [*step(nodes), sys.executable, "-m", "attnbench._nodes", *words, "--node"],
+        [*step(nodes), *python(), "-m", "attnbench._nodes", *words, "--node"],
         stdin=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=preparation(),
@@ -99,6 +100,12 @@ def step(nodes: int) -> list[str]:
     more = [f"--cpus-per-task={cpus}"] if cpus else []
     tasks = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", *more]
     return ["srun", *tasks, "--input=all", "--label", "--kill-on-bad-exit=1", "--wait=0", "--mpi=none", "--export=ALL"]
+
+
+def python() -> list[str]:
+    """What starts Python on a node: this interpreter, or the shell words of the site, for containers."""
+    site = os.environ.get(PYTHON)
+    return ["sh", "-c", f'exec {site} "$@"', "sh"] if site else [sys.executable]
 
 
 def outcome_of(outcome: Path, spec: dict[str, Any], code: int) -> Outcome:

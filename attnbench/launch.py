@@ -170,7 +170,9 @@ def refuse_too_few(gpus: int, checked: Checked, options: Options) -> None:
     if options.launcher == "slurm":
         given = (checked.manifest.slurm or {}).get("gpus", 0)
         if given < gpus:
-            raise ValueError(f"gpus is {gpus}, and a job has {given}; give the file a section slurm with {gpus} gpus.")
+            frame = checked.plan.frame
+            asked = f"gpus is {frame.gpus}" + (f" on {frame.nodes} nodes" if frame.nodes > 1 else "")
+            raise ValueError(f"{asked}, and a job has {given}; give the file a section slurm with {gpus} gpus.")
     elif (found := torch.cuda.device_count()) < gpus:
         raise ValueError(f"gpus is {gpus}, and torch finds {found} here; --launcher slurm goes to more of them.")
     elif options.workers > 1:

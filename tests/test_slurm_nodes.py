@@ -8,14 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from attnbench.engine import shard_job
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.slurm import Request, Resources
@@ -27,8 +27,8 @@ from tests.slurm_sweep import Sweep
 pytestmark = pytest.mark.slurm
 
 RESOURCES = Resources(hours=1 / 6, gpus=0, cpus=1, memory_gib=1.5, parallel=1, nodes=2)
-LONG = 10**6  # epochs
-RANK, NODE, HEAD = "attnbench._node_rank", "--node", "attnbench._nodes"
+LONG = {"epochs": 150}  # of which some are left when the first checkpoint is there
+RANK, WATCH = "attnbench._node_rank", "--node"  # parts of the commands of what trains, and of what watches it
 
 
 class Training(Sweep):
@@ -41,7 +41,7 @@ class Training(Sweep):
 
     def train(self, **knobs: Any) -> None:
         spec = tiny.spec(nodes=2, task={**tiny.spec()["task"], "knobs": tiny.TASK | knobs})
-        names = {"label": "cell", "variant": "mano", "mechanism": "mano", "model": "isotropic"}
+        names: dict[str, Any] = {"label": "cell", "variant": "mano", "mechanism": "mano", "model": "isotropic"}
         self.cells.append(Cell(id=self.store.ask(spec), kind="train", seed=0, estimate_s=1.0, **names))
 
     @property
@@ -50,21 +50,24 @@ class Training(Sweep):
         return Request(resources=RESOURCES, site=site, data=self.folder / "data", limits=Limits())
 
     def processes(self, word: str = "attnbench._node") -> list[psutil.Process]:
-        """Those of the cell, by a word of their command: srun, what watches on every node, and what trains."""
+        """Those of the cell, by a part of their command: what waits for srun, what watches on a node, what trains."""
         found = []
         for pid in self.cluster.left_over():
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process = psutil.Process(pid)
-                words = process.cmdline()
-            except psutil.NoSuchProcess:
-                continue
-            if word in words or any(part.startswith("attnbench._node") and word == "attnbench._node" for part in words):
-                found.append(process)
+                if word in " ".join(process.cmdline()):
+                    found.append(process)
         return found
 
-    def trains(self) -> bool:
-        """Whether a checkpoint is there, so that both have made steps."""
-        return bool(list(self.store.root.glob("cells/*/*/checkpoint/*")))
+    def on(self, node: str, word: str) -> psutil.Process:
+        """The one process of that kind on a node."""
+        (found,) = [process for process in self.processes(word) if process.environ().get("SLURMD_NODENAME") == node]
+        return found
+
+    def until_it_trains(self) -> list[psutil.Process]:
+        """Until both processes have made steps; all that work on the cell."""
+        until(60, lambda: bool(list(self.store.root.glob("cells/*/*/checkpoint/*"))), "there is a checkpoint")
+        return [*self.processes(), *self.processes("--nodes=2")]
 
 
 @pytest.fixture
@@ -92,3 +95,52 @@ def test_a_cell_over_two_nodes_has_the_numbers_of_two_processes_on_one(sweep):
     assert row["raw"] == alone["raw"]
     assert row["where"]["nodes"] == "n[1-2]"
     assert not list(sweep.store.root.glob("cells/*/*/attempts/*.scratch"))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The outcome of the long training on one node."""
+    folder = tmp_path_factory.mktemp("alone")
+    tiny.data(folder / "data")
+    return on_one_node(folder, LONG)
+
+
+def twins(sweep: Training) -> list[psutil.Process]:
+    """srun and the process it has forked, which looks after its tasks."""
+    return [process for process in sweep.processes("--nodes=2") if process.name() == "srun"]
+
+
+def waits(sweep: Training) -> psutil.Process:
+    """What waits for srun: the child of the supervisor."""
+    return min(twins(sweep), key=lambda process: process.create_time()).parents()[0]
+
+
+VICTIMS: dict[str, Callable[[Training], list[psutil.Process]]] = {
+    "a process on the other node": lambda sweep: [sweep.on("n2", RANK)],
+    "the first process": lambda sweep: [sweep.on("n1", RANK)],
+    "the watch on the other node": lambda sweep: [sweep.on("n2", WATCH)],
+    "what SLURM has there": lambda sweep: [sweep.on("n2", WATCH).parents()[0]],
+    "srun": lambda sweep: [min(twins(sweep), key=lambda process: process.create_time())],
+    "srun and its twin": twins,
+    "the child": lambda sweep: [waits(sweep)],
+    "the supervisor": lambda sweep: [waits(sweep).parents()[0]],
+}
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("who", VICTIMS)
+def test_whatever_is_killed_all_of_the_attempt_ends_and_the_cell_goes_on(sweep, alone, monkeypatch, who):
+    monkeypatch.setenv("ATTNBENCH_CHECKPOINT_S", "1")
+    sweep.train(**LONG)
+    with sweep.running(sweep.request, seconds=120) as codes:
+        before = sweep.until_it_trains()
+        victims = VICTIMS[who](sweep)
+        assert victims
+        for process in victims:
+            os.kill(process.pid, signal.SIGKILL)
+        until(20, lambda: not any(process.is_running() for process in before if process not in victims), "all ended")
+    assert codes == [0]
+    (row,) = sweep.rows()
+    assert (row["status"], row["result"], row["raw"]) == ("ok", alone["result"], alone["raw"])
+    until(10, lambda: not sweep.processes(), "no process is left over")
+    assert len(sweep.attempts()) == 2

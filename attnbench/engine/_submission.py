@@ -233,11 +233,14 @@ def executor_for(submission: Submission, request: Request, *, alone: bool) -> "S
 def setup_lines(submission: Submission, site: SiteSettings) -> list[str]:
     """Shell lines between the sbatch options and the job's Python."""
     code = shlex.quote(str(submission.folder / "code"))
+    # On the other nodes of a job, Python is started as on its first.
+    python = [f"export ATTNBENCH_PYTHON={shlex.quote(site.python)}"] if site.python else []
     return [
         "trap '' USR2",
         *site.setup,
         f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",
         "export SUBMITIT_PREEMPT_SIGNAL=URG",
+        *python,
         *(["export ATTNBENCH_SHARED=1"] if site.shared_timing else []),
     ]
