@@ -16,11 +16,13 @@ a folder that all nodes see. How SLURM 22.05 behaves, all of it seen on a real o
   on which it ends, or is silent for a while, ends its processes. It ends at once with whoever writes it.
 - When the supervisor is killed, the job ends, and with it everything on all nodes. When the slurmd of another node is,
   its tasks run on; the job is requeued once SLURM calls the node down.
-- A step waits for the tasks of the one before it (not with `--overlap`), so that two attempts never share their nodes.
+- A step waits for the tasks of the one before it, so that two attempts do not share their nodes; but for ever where
+  slurmstepd was killed, whose end nobody notices. So it waits for longer than those can live, and then overlaps.
 """
 
 import argparse
 import json
+import math
 import os
 import signal
 import socket
@@ -73,9 +75,17 @@ def size(spec: dict[str, Any]) -> int:
 
 def over_nodes(words: list[str], outcome: Path, nodes: int) -> int:
     """Runs this program on every node of the job until all have ended; returns srun's exit code."""
+    code = followed(words, outcome, nodes, f"--immediate={math.ceil(2 * SILENCE_S)}")
+    if code and not any(reports(outcome, nodes)):
+        return followed(words, outcome, nodes, "--overlap")
+    return code
+
+
+def followed(words: list[str], outcome: Path, nodes: int, how: str) -> int:
+    """One start of srun, with an option that says how it does with what still runs there."""
     # In a session of its own: who kills this process and its group leaves srun's twin alive, and that ends all tasks.
     srun = subprocess.Popen(
-        [*step(nodes), *python(), "-m", "attnbench._nodes", *words, "--node"],
+        [*step(nodes), how, *python(), "-m", "attnbench._nodes", *words, "--node"],
         stdin=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=preparation(),
@@ -88,9 +98,11 @@ def over_nodes(words: list[str], outcome: Path, nodes: int) -> int:
             os.write(srun.stdin.fileno(), b".")
         with suppress(subprocess.TimeoutExpired):
             return srun.wait(PULSE_S)
-        if well(told_by(outcome, 0)):  # what others still do matters to nobody
+        if any(report and report["codes"] for report in reports(outcome, nodes)):
             until = min(until, time.monotonic() + _ranks.GRACE_S)
-    srun.terminate()
+    srun.terminate()  # it does not notice the end of a node whose slurmstepd has been killed
+    with suppress(subprocess.TimeoutExpired):
+        srun.wait(_ranks.GRACE_S)
     return 0
 
 
@@ -110,15 +122,15 @@ def python() -> list[str]:
 
 def outcome_of(outcome: Path, spec: dict[str, Any], code: int) -> Outcome:
     """The outcome of the cell. Ends this process, as one that trains alone would have ended, where there is none."""
-    told = {number: told_by(outcome, number) for number in range(spec["nodes"])}
-    if well(told[0]):
+    told = reports(outcome, spec["nodes"])
+    if told[0] and told[0]["codes"] and told[0]["codes"][0] == 0:
         return _ranks.settled([0], [read(_ranks.left_by(outcome, 0)) or {}])
     time.sleep(SAY_S)
-    for report in filter(None, told.values()):
+    for report in filter(None, told):
         if report["memory"]:
             return out_of_memory(outcome, report["memory"])
     codes: list[int | None] = []
-    for report in told.values():
+    for report in told:
         codes += [None] if report is None else report["codes"] or [-signal.SIGKILL]  # it began, and told no end
     first = read(outcome.with_name(_ranks.FIRST))
     if first is None:
@@ -135,20 +147,25 @@ def out_of_memory(outcome: Path, memory: dict[str, Any]) -> Outcome:
     return {**early, "status": "oom", "cost": paid, "error": error}
 
 
-def told_by(outcome: Path, number: int) -> dict[str, Any] | None:
-    """What a node has told: nothing, that it has begun (no codes yet), or how its processes ended."""
-    return read(outcome.with_name(f"node{number}.json"))
+def reports(outcome: Path, nodes: int) -> list[dict[str, Any] | None]:
+    """What each node has told: nothing, that it has begun (no codes yet), or how its processes have ended."""
+    there = names(outcome.parent)
+    files = [report_of(outcome, number) for number in range(nodes)]
+    return [json.loads(file.read_text()) if file.name in there else None for file in files]
 
 
-def well(report: dict[str, Any] | None) -> bool:
-    """Whether the first process of a node has ended well."""
-    return bool(report and report["codes"] and report["codes"][0] == 0)
+def report_of(outcome: Path, number: int) -> Path:
+    return outcome.with_name(f"node{number}.json")
 
 
 def read(file: Path) -> dict[str, Any] | None:
-    """A file that another node writes whole, if it is there; listing the folder makes a network file system look."""
-    there = any(found.name == file.name for found in file.parent.iterdir())
-    return json.loads(file.read_text()) if there else None
+    """A file that another node writes whole, if it is there."""
+    return json.loads(file.read_text()) if file.name in names(file.parent) else None
+
+
+def names(folder: Path) -> set[str]:
+    """What lies in a folder; listing it makes a network file system look again."""
+    return {file.name for file in folder.iterdir()}
 
 
 # --- on every node
@@ -239,7 +256,7 @@ def start(words: list[str], rank: int) -> "subprocess.Popen[bytes]":
 
 def tell(outcome: Path, number: int, codes: list[int | None] | None, memory: dict[str, Any] | None = None) -> None:
     """Says what became of this node's processes, at first that they have begun."""
-    file = outcome.with_name(f"node{number}.json")
+    file = report_of(outcome, number)
     part = file.with_suffix(".part")
     part.write_text(json.dumps({"codes": codes, "memory": memory}))
     part.replace(file)
