@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,76 @@ def test_whatever_is_killed_all_of_the_attempt_ends_and_the_cell_goes_on(sweep, 
     assert (row["status"], row["result"], row["raw"]) == ("ok", alone["result"], alone["raw"])
     until(10, lambda: not sweep.processes(), "no process is left over")
     assert len(sweep.attempts()) == 2
+
+
+def preempt(sweep: Training, how: str) -> None:
+    """As SLURM does it: with a notice, or with TERM to the supervisor and to all tasks; or by a job that goes first."""
+    (job,) = sweep.jobs()
+    if how == "a notice":
+        sweep.cluster.sh("scancel", "--signal=USR2", "--batch", job.id)
+    elif how == "TERM":
+        sweep.cluster.sh("scancel", "--signal=TERM", job.id)
+        sweep.cluster.sh("scancel", "--signal=TERM", "--batch", job.id)
+    else:
+        asked = ["-N2", "--exclusive", "--partition=high", "--output=/dev/null", "--wrap=sleep 1"]
+        sweep.cluster.sh("sbatch", *asked)
+    until(30, lambda: sweep.state_of(job.id) == "PENDING", "the job waits again")
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("how", ["a notice", "TERM", "a job that goes first"])
+def test_a_preempted_cell_goes_on_from_its_checkpoint_and_nothing_is_charged(sweep, alone, monkeypatch, how):
+    monkeypatch.setenv("ATTNBENCH_CHECKPOINT_S", "1")
+    sweep.train(**LONG)
+    with sweep.running(sweep.request, seconds=120) as codes:
+        before = sweep.until_it_trains()
+        preempt(sweep, how)
+        until(10, lambda: not any(process.is_running() for process in before), "all ended")
+    assert codes == [0]
+    (row,) = sweep.rows()
+    assert (row["status"], row["result"], row["raw"]) == ("ok", alone["result"], alone["raw"])
+    assert row["where"]["restart"] == 1
+    until(
+        10, lambda: all(attempt.end for attempt in sweep.attempts()), "the record is closed"
+    )  # after the row is there
+    assert [attempt.end and attempt.end["outcome"] for attempt in sweep.attempts()] == ["preempted", "ok"]
+    log = max(sweep.store.root.glob("cells/*/*/attempts/*.log"), key=lambda file: file.stat().st_mtime)
+    assert "Training goes on from a checkpoint" in log.read_text()
+
+
+@pytest.mark.chaos
+def test_nothing_listens_but_where_slurm_reaches_the_nodes_and_each_starts_python_as_the_site_does(sweep):
+    sweep.train(epochs=10**6)
+    site = SiteSettings(poll_s=0.25, python=f"env WORD=$HOME {sys.executable}")
+    assert sweep.run(replace(sweep.request, site=site), wait=False) == 3
+    sweep.until_it_trains()
+    ranks = sweep.processes(RANK)
+    assert [process.environ()["WORD"] for process in ranks] == [os.environ["HOME"]] * 2
+    listening = [
+        connection.laddr.ip
+        for process in ranks
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 2  # the meeting, and what collectives need
+    assert set(listening) == {"127.0.0.1"}
+
+
+@pytest.mark.chaos
+def test_a_cell_that_fails_on_several_nodes_is_set_aside_with_its_traceback(sweep):
+    sweep.train(start="nowhere.safetensors")
+    assert sweep.run(sweep.request) == 4
+    failed = sweep.store.failed(sweep.ids[0])
+    assert failed is not None
+    assert failed["tries"] == 2
+    assert "nowhere.safetensors" in failed["message"]
+    assert "Traceback" in failed["traceback"]
+
+
+def test_too_much_memory_on_a_node_is_an_outcome_that_names_it(sweep):
+    sweep.train(**LONG)
+    assert sweep.run(replace(sweep.request, limits=Limits(memory_mib=60.0))) == 0
+    (row,) = sweep.rows()
+    assert row["status"] == "oom"
+    assert "of 60 MiB on node n" in row["error"]["message"]
+    assert len(sweep.attempts()) == 1
