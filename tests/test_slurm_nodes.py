@@ -22,7 +22,7 @@ from attnbench.engine.shard import Limits
 from attnbench.engine.slurm import Request, Resources
 from attnbench.manifest import Cell
 from tests import tiny
-from tests.slurm_cluster import Cluster, until
+from tests.slurm_cluster import Cluster, end, until
 from tests.slurm_sweep import Sweep
 
 pytestmark = pytest.mark.slurm
@@ -68,6 +68,7 @@ class Training(Sweep):
     def until_it_trains(self) -> list[psutil.Process]:
         """Until both processes have made steps; all that work on the cell."""
         until(60, lambda: bool(list(self.store.root.glob("cells/*/*/checkpoint/*"))), "there is a checkpoint")
+        assert list(self.store.root.glob("cells/*/*/attempts/*.scratch/partial.json"))  # where all see it
         return [*self.processes(), *self.processes("--nodes=2")]
 
 
@@ -116,8 +117,15 @@ def waits(sweep: Training) -> psutil.Process:
     return min(twins(sweep), key=lambda process: process.create_time()).parents()[0]
 
 
+def deaf(sweep: Training) -> list[psutil.Process]:
+    """A process on the other node; that of the first does not notice, as one that waits within a GPU's library."""
+    sweep.on("n1", RANK).suspend()
+    return [sweep.on("n2", RANK)]
+
+
 VICTIMS: dict[str, Callable[[Training], list[psutil.Process]]] = {
     "a process on the other node": lambda sweep: [sweep.on("n2", RANK)],
+    "one, while the first does not notice": deaf,
     "the first process": lambda sweep: [sweep.on("n1", RANK)],
     "the watch on the other node": lambda sweep: [sweep.on("n2", WATCH)],
     "what SLURM has there": lambda sweep: [sweep.on("n2", WATCH).parents()[0]],
@@ -145,6 +153,25 @@ def test_whatever_is_killed_all_of_the_attempt_ends_and_the_cell_goes_on(sweep, 
     assert (row["status"], row["result"], row["raw"]) == ("ok", alone["result"], alone["raw"])
     until(10, lambda: not sweep.processes(), "no process is left over")
     assert len(sweep.attempts()) == 2
+    assert not list(sweep.store.root.glob("cells/*/*/attempts/*.scratch"))
+
+
+@pytest.mark.chaos
+def test_on_a_node_that_slurm_has_lost_nothing_lives_on_and_the_cell_waits_for_another(sweep, monkeypatch):
+    monkeypatch.setenv("ATTNBENCH_CHECKPOINT_S", "1")
+    sweep.train(epochs=10**6)
+    with sweep.running(sweep.request, seconds=120) as codes:
+        before = sweep.until_it_trains()
+        end(sweep.cluster.daemons["n2"])
+        until(60, lambda: sweep.jobs()[0].state == "PENDING", "SLURM calls the node down and the job waits")
+        until(20, lambda: not any(process.is_running() for process in before), "all ended")
+        assert len(sweep.attempts()) == 1
+        sweep.cluster.start_node("n2")
+        until(60, lambda: len(sweep.attempts()) == 2, "the cell is tried again")
+        until(60, lambda: len(sweep.processes(RANK)) == 2, "both nodes are at work")
+        sweep.cluster.sh("scancel", sweep.jobs()[0].id)
+    assert codes == [1]
+    until(20, lambda: not sweep.processes(), "no process is left over")
 
 
 def preempt(sweep: Training, how: str) -> None:
