@@ -238,6 +238,8 @@ def on_a_node(given: argparse.Namespace, spec: dict[str, Any]) -> NoReturn:
     for rank, code in enumerate(codes, number * share):
         if code is not None and code < 0:
             print(f"Process {rank} of {size(spec)} on {node_name()} was ended by signal {-code}.", file=sys.stderr)
+    if leash.ended:
+        sys.exit(128 + signal.SIGTERM)  # so that srun tells of it, where none has failed
     sys.exit(int(codes[0] != 0 or (number > 0 and any(code != 0 for code in codes))))
 
 

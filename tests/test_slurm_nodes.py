@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -108,13 +109,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def twins(sweep: Training) -> list[psutil.Process]:
-    """srun and the process it has forked, which looks after its tasks."""
-    return [process for process in sweep.processes("--nodes=2") if process.name() == "srun"]
+    """The process that srun has forked, which looks after its tasks, and srun: in the order in which none can act."""
+    both = [process for process in sweep.processes("--nodes=2") if process.name() == "srun"]
+    return sorted(both, key=lambda process: process.ppid() not in {other.pid for other in both})
 
 
 def waits(sweep: Training) -> psutil.Process:
     """What waits for srun: the child of the supervisor."""
-    return min(twins(sweep), key=lambda process: process.create_time()).parents()[0]
+    return twins(sweep)[-1].parents()[0]
 
 
 def deaf(sweep: Training) -> list[psutil.Process]:
@@ -129,7 +131,7 @@ VICTIMS: dict[str, Callable[[Training], list[psutil.Process]]] = {
     "the first process": lambda sweep: [sweep.on("n1", RANK)],
     "the watch on the other node": lambda sweep: [sweep.on("n2", WATCH)],
     "what SLURM has there": lambda sweep: [sweep.on("n2", WATCH).parents()[0]],
-    "srun": lambda sweep: [min(twins(sweep), key=lambda process: process.create_time())],
+    "srun": lambda sweep: twins(sweep)[-1:],
     "srun and its twin": twins,
     "the child": lambda sweep: [waits(sweep)],
     "the supervisor": lambda sweep: [waits(sweep).parents()[0]],
@@ -181,6 +183,7 @@ def preempt(sweep: Training, how: str) -> None:
         sweep.cluster.sh("scancel", "--signal=USR2", "--batch", job.id)
     elif how == "TERM":
         sweep.cluster.sh("scancel", "--signal=TERM", job.id)
+        time.sleep(0.5)  # the supervisor of a busy node may hear of it later
         sweep.cluster.sh("scancel", "--signal=TERM", "--batch", job.id)
     else:
         asked = ["-N2", "--exclusive", "--partition=high", "--output=/dev/null", "--wrap=sleep 1"]
