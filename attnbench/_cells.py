@@ -52,9 +52,9 @@ class Variant:
     def cells(self, file: Path, text: Mapping[str, Any], frame: Frame, rows: Rows) -> list[Planned]:
         """Its trainings, one a seed; with a choice its trials, then the trainings with what these rows choose."""
         if not (choose := frame.choose):
-            return self.trainings(frame.seeds, frame.gpus)
+            return self.trainings(frame.seeds, frame.gpus, frame.nodes)
         ways = [replace(self, task=task) for task in options(file, text, choose, self.task)]
-        own = partial(Variant.trainings, gpus=frame.gpus)
+        own = partial(Variant.trainings, gpus=frame.gpus, nodes=frame.nodes)
         trials = [own(way, choose.seeds, trial=True, settled=(choose.knob,)) for way in ways]
         by = choose.score(self.task.name)
         place = best([[cell.id for cell in own] for own in trials], rows, by, self.task.entry.better[by])
@@ -66,9 +66,9 @@ class Variant:
         return [*(cell for own in trials for cell in own), *final]
 
     def trainings(
-        self, seeds: Sequence[int], gpus: int, *, trial: bool = False, settled: tuple[str, ...] = ()
+        self, seeds: Sequence[int], gpus: int, nodes: int = 1, *, trial: bool = False, settled: tuple[str, ...] = ()
     ) -> list[Planned]:
-        """The cells of these seeds, each of which so many GPUs train together."""
+        """The cells of these seeds, each of which so many GPUs train together, on so many nodes."""
         spec = {
             "schema": SCHEMA,
             "protocol": PROTOCOL,
@@ -81,6 +81,7 @@ class Variant:
             "dtype": "float32",
             "threads": 1 if self.device == "cpu" else 0,
             "gpus": gpus if self.device == "cuda" else 0,
+            **({"nodes": nodes} if nodes > 1 else {}),
         }
         first = Planned(
             id="",
@@ -108,8 +109,9 @@ def cost_cell(training: Planned) -> Planned:
 def cost_spec(spec: Spec, task: Chosen) -> Spec:
     """Knobs of the task that do not change what a step costs are left out, so that variants share a cell.
 
-    Cost is measured on one GPU, however many train together.
+    Cost is measured on one GPU of one node, however many train together.
     """
+    spec = {word: value for word, value in spec.items() if word != "nodes"}
     steps = getattr(task.config, "step_knobs", frozenset()) & task.spec["knobs"].keys()  # which has no neutral knobs
     knobs = {name: getattr(task.config, name) for name in sorted(task.config.cost_knobs | steps)}
     try:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +24,7 @@ PR_SET_PDEATHSIG = 1
 STARTER = "ATTNBENCH_STARTER"  # variable with the process that has started a rank
 ENDED = "ended"  # in what a rank leaves: when that was, in seconds of the machine's monotonic clock
 MEETING = "meeting"  # beside the outcome: the file by which they find each other
+FIRST = "first.json"  # the same: what the first that failed has left
 
 Outcome = dict[str, Any]
 
@@ -52,12 +53,21 @@ def together(outcome: Path, size: int, words: Sequence[str]) -> Outcome:
     return settled(codes, told)
 
 
-def watch(ranks: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
-    """Exit codes, None of one that runs: when the first has ended well, or a while after one has failed."""
+def never() -> bool:
+    return False
+
+
+def watch(
+    ranks: Sequence[subprocess.Popen[bytes]], *, leader: bool = True, stop: Callable[[], bool] = never
+) -> list[int | None]:
+    """Exit codes, None of one that runs: when the first has ended well, or a while after one has failed.
+
+    leader: the first is the first of the cell; else all are waited for. stop: asked at every look whether to return.
+    """
     until = float("inf")
     while True:
         codes = [rank.poll() for rank in ranks]
-        if codes[0] == 0 or None not in codes or time.monotonic() > until:
+        if (leader and codes[0] == 0) or None not in codes or time.monotonic() > until or stop():
             return codes
         if any(codes):
             until = min(until, time.monotonic() + GRACE_S)
@@ -112,6 +122,9 @@ def leave(found: Outcome, file: Path) -> NoReturn:
     part = file.with_suffix(".part")
     part.write_text(json.dumps(found | {ENDED: time.monotonic()}))
     part.replace(file)
+    if found["status"] != "ok":
+        with suppress(OSError):  # another was first; clocks of several nodes would not tell
+            os.link(file, file.with_name(FIRST))
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()

@@ -21,7 +21,7 @@ Seeds = Annotated[list[NonNegativeInt], BeforeValidator(as_list), AfterValidator
 
 
 class Slurm(Knobs):
-    """Resources of one job; partition and account are the user's, not the file's."""
+    """Resources of one job, of each of its nodes; partition and account are the user's, not the file's."""
 
     hours: PositiveFloat = 1.0
     """time limit of a job in hours"""
@@ -118,7 +118,9 @@ class Frame(Knobs):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """device class of all cells; auto takes cuda where there is one, or where slurm asks for GPUs"""
     gpus: PositiveInt = 1
-    """GPUs that train one cell together; cost is measured on one"""
+    """GPUs that train one cell together, those of all its nodes; cost is measured on one"""
+    nodes: PositiveInt = 1
+    """nodes of a cluster over which they are spread, as many on each; on a CPU one process on each trains"""
     misfits: Literal["refuse", "leave_out"] = "refuse"
     """a mechanism that does not fit one of several tasks is refused, or left out there and named"""
     choose: Choose | None = None

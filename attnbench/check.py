@@ -133,7 +133,7 @@ def estimate_s(cell: Planned, works: Mapping[str, Work]) -> float:
         return START_S[device] + COST_S
     work, config = works[cell.cost_id], cell.task.config
     flops = 3 * (work.matmul_flops + work.fft_flops) * config.examples  # backward is about two forward passes
-    flops_per_s = FLOPS_PER_S[device] * max(1, cell.spec["gpus"])
+    flops_per_s = FLOPS_PER_S[device] * max(1, cell.spec["gpus"], cell.spec.get("nodes", 1))
     return START_S[device] + flops / flops_per_s + STEP_S * config.examples / config.examples_per_step
 
 

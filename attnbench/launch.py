@@ -75,8 +75,10 @@ def launch(
     refuse_expensive(checked, options)
     if options.launcher == "local":
         refuse_absent(checked.plan.device)
-    if (gpus := checked.plan.frame.gpus) > 1:
-        refuse_too_few(gpus, checked, options)
+    if (frame := checked.plan.frame).nodes > 1:
+        refuse_one_machine(frame.nodes, options)
+    if frame.gpus > 1:
+        refuse_too_few(frame.gpus // frame.nodes, checked, options)
     checked = settled(checked, store)
     code = started(checked, store, data, options, say, seen)
     while (waiting := len(checked.plan.waiting)) and code in (codes.DONE, codes.SET_ASIDE):
@@ -146,7 +148,7 @@ def run(checked: Checked, store: Store, data: Path, options: Options, cells: Seq
         limits = Limits(cell_s=options.cell_s)
         return local.run_local(store, cells, workers=options.workers, data=data, limits=limits, quiet=options.quiet)
     request = slurm.Request(
-        resources=slurm.Resources(**(checked.manifest.slurm or {})),
+        resources=slurm.Resources(**(checked.manifest.slurm or {}), nodes=checked.plan.frame.nodes),
         site=options.site,
         data=data,
         limits=Limits(cell_s=options.cell_s),
@@ -177,14 +179,22 @@ def refuse_absent(device: str) -> None:
         )
 
 
+def refuse_one_machine(nodes: int, options: Options) -> None:
+    """Raises ValueError when cells over several nodes are to run on one."""
+    if options.launcher != "slurm":
+        raise ValueError(f"nodes is {nodes}, and this is one machine; --launcher slurm goes to a cluster.")
+
+
 def refuse_too_few(gpus: int, checked: Checked, options: Options) -> None:
-    """Raises ValueError when cells of several GPUs are to run on fewer."""
+    """Raises ValueError when cells of so many GPUs a node are to run on fewer."""
     import torch
 
     if options.launcher == "slurm":
         given = (checked.manifest.slurm or {}).get("gpus", 0)
         if given < gpus:
-            raise ValueError(f"gpus is {gpus}, and a job has {given}; give the file a section slurm with {gpus} gpus.")
+            frame = checked.plan.frame
+            asked = f"gpus is {frame.gpus}" + (f" on {frame.nodes} nodes" if frame.nodes > 1 else "")
+            raise ValueError(f"{asked}, and a job has {given}; give the file a section slurm with {gpus} gpus.")
     elif (found := torch.cuda.device_count()) < gpus:
         raise ValueError(f"gpus is {gpus}, and torch finds {found} here; --launcher slurm goes to more of them.")
 

@@ -1,7 +1,7 @@
 """A sweep file becomes cells: a list is an axis, anything else is fixed, and nothing is guessed or repaired."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from attnbench._entries import Chosen, Part, Stages, chosen, parts
 from attnbench._equal import Equaliser, equalising
 from attnbench._figure_words import refuse_figures
 from attnbench._sections import Choose, Equal, Figure, Frame, Slurm
+from attnbench._several import refuse_gpus
 from attnbench._widths import Ask, Find
 from attnbench._yaml import SweepError, line, load, plain
 from attnbench.engine._still import still
@@ -147,19 +148,6 @@ def expand_text(
     )
 
 
-def refuse_gpus(file: Path, text: Mapping[str, Any], frame: Frame, cells: Iterable[Planned]) -> None:
-    """Several GPUs to a cell: there must be as many, and each needs an example of every batch."""
-    asked = f"gpus is {frame.gpus}"
-    for cell in cells if frame.gpus > 1 else ():
-        if cell.spec["device"] != "cuda":
-            told = f"{asked}, and cells run on {cell.spec['device']} here; leave it out, or ask for --device cuda."
-            raise SweepError(file, line(text, "gpus"), told)
-        if (batch := cell.task.config.batch) < frame.gpus:
-            told = f"{asked}, more than the {batch} examples of a batch of {cell.task.name}."
-            raise SweepError(file, cell.task.line, told)
-    if frame.slurm and frame.slurm.gpus < frame.gpus > 1:
-        told = f"{asked}, and a job has slurm.gpus of {frame.slurm.gpus}; give it at least as many."
-        raise SweepError(file, line(text, "slurm"), told)
 
 
 def refuse_whole(file: Path, text: Mapping[str, Any], frame: Frame, cells: Sequence[Planned], *, counted: bool) -> None:

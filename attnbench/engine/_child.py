@@ -35,7 +35,7 @@ class Child:
                 stderr=out,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_preparation(),  # safe: the supervisor has one thread
+                preexec_fn=preparation(),  # safe: the supervisor has one thread
             )
         self.pid = self._process.pid
         self.peak_mib = self.rss_mib = 0.0
@@ -95,8 +95,8 @@ def wait(children: Sequence[Child], seconds: float) -> None:
         time.sleep(min(seconds, 0.05))
 
 
-def _preparation() -> Callable[[], None]:
-    """What the child does between fork and exec, all of it looked up beforehand."""
+def preparation() -> Callable[[], None]:
+    """What a child does between fork and exec, all of it looked up beforehand."""
     parent, libc = os.getpid(), None
     if sys.platform == "linux":
         import ctypes

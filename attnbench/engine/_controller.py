@@ -5,6 +5,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from attnbench.engine._queue import QueueSnapshot, ask, largest_array
 from attnbench.engine._submission import Request, Submission, prepare, snapshot, submissions, submit
@@ -174,20 +175,23 @@ class Controller:
         resources = self._request.resources
         for kind in ("train", "cost"):
             mine = [cell for cell in cells if cell.kind == kind]
+            request = replace(self._request, resources=resources if kind == "train" else replace(resources, nodes=1))
             divided = shards(mine, hours=resources.hours, parallel=resources.parallel)
-            alone = kind == "cost" and not self._request.site.shared_timing
+            if request.resources.nodes > 1:  # each is a job of its own
+                divided = [[cell.id] for cell in sorted(mine, key=lambda cell: -cell.estimate_s)]
+            alone = kind == "cost" and not request.site.shared_timing
             for start in range(0, len(divided), size):
-                submission = prepare(self._store.root, divided[start : start + size], self._request)
-                self._sbatch(submission, alone=alone, patient=patient)
+                submission = prepare(self._store.root, divided[start : start + size], request)
+                self._sbatch(submission, request, alone=alone, patient=patient)
         return None
 
-    def _sbatch(self, submission: Submission, *, alone: bool, patient: bool) -> None:
+    def _sbatch(self, submission: Submission, request: Request, *, alone: bool, patient: bool) -> None:
         """Runs sbatch. An error that leaves open whether the jobs were taken is settled by later looks at the queue.
 
         Raises ValueError for a clear refusal, unless `patient`: while jobs of ours live, a full queue will empty.
         """
         try:
-            submit(submission, self._request, alone=alone)
+            submit(submission, request, alone=alone)
         except (RuntimeError, OSError) as error:  # submitit's own errors are RuntimeErrors
             lines = [line for line in str(error).splitlines() if "error" in line]
             self._refusal = (lines or [str(error)])[-1].strip()

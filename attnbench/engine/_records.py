@@ -85,9 +85,12 @@ def born(pid: int) -> str | None:
     return None
 
 
-def scratch(uuid: str) -> Path:
-    """The folder on this machine in which the child of an attempt leaves its outcome."""
-    return Path(tempfile.gettempdir()) / f"attnbench-{uuid}"
+def scratch(uuid: str, record: Path | None = None) -> Path:
+    """The folder on this machine in which the child of an attempt leaves its outcome.
+
+    record: the attempt's file, to have that folder beside it, where all nodes of a cluster see it.
+    """
+    return record.with_suffix(".scratch") if record else Path(tempfile.gettempdir()) / f"attnbench-{uuid}"
 
 
 @dataclass(frozen=True, kw_only=True)

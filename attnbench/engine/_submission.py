@@ -39,17 +39,21 @@ NOTICE_S = 120  # how long before its end SLURM tells a job of ten minutes or mo
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one job of a sweep asks for; `parallel` is how many may run at once."""
+    """What one job of a sweep asks for; `parallel` is how many may run at once.
+
+    nodes: of a job that trains one cell on all of them; it has all else on each.
+    """
 
     hours: float
     gpus: int
     cpus: int
     memory_gib: float
     parallel: int
+    nodes: int = 1
 
     def __post_init__(self) -> None:
         """Raises ValueError for amounts that no job can have."""
-        for name in ("hours", "cpus", "memory_gib", "parallel"):
+        for name in ("hours", "cpus", "memory_gib", "parallel", "nodes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"A SLURM job needs {name} above 0; got {getattr(self, name)}.")
         if self.gpus < 0:
@@ -211,6 +215,7 @@ def executor_for(submission: Submission, request: Request, *, alone: bool) -> "S
         "mem": f"{math.ceil(1024 * resources.memory_gib)}MB",
         "cpus_per_task": resources.cpus,
         "gpus_per_node": resources.gpus or None,
+        **({"nodes": resources.nodes, "ntasks_per_node": 1} if resources.nodes > 1 else {}),
         "partition": site.partition,
         "account": site.account,
         "qos": site.qos,
@@ -231,11 +236,14 @@ def executor_for(submission: Submission, request: Request, *, alone: bool) -> "S
 def setup_lines(submission: Submission, site: SiteSettings) -> list[str]:
     """Shell lines between the sbatch options and the job's Python."""
     code = shlex.quote(str(submission.folder / "code"))
+    # On the other nodes of a job, Python is started as on its first.
+    python = [f"export ATTNBENCH_PYTHON={shlex.quote(site.python)}"] if site.python else []
     return [
         "trap '' USR2",
         *site.setup,
         f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",
         "export SUBMITIT_PREEMPT_SIGNAL=URG",
+        *python,
         *(["export ATTNBENCH_SHARED=1"] if site.shared_timing else []),
     ]

@@ -216,7 +216,8 @@ class Supervisor:
     def _spawned(self, id: str, attempt: Attempt, place: Place) -> Job | None:
         """The cell at work; None, and the attempt settled, when its spec is damaged or no process can be started."""
         try:
-            spec, folder = self._store.spec(id), scratch(attempt.uuid)
+            spec = self._store.spec(id)
+            folder = scratch(attempt.uuid, attempt.path if spec.get("nodes", 1) > 1 else None)
             folder.mkdir(mode=0o700)
             command = self.command(self._store.spec_path(id), folder / "outcome.json")
             variables = environment(spec.get("threads", 0)) | place.environment()

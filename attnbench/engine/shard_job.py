@@ -26,6 +26,7 @@ from attnbench.engine.store import Store
 REFRESH_S = 300  # how old the answer to "when does this job end?" may be; an administrator can extend it
 ANSWER_S = 10  # how long squeue may take to answer
 GRACE_S = 15  # before the time limit: to kill the children, write their records and ask for a requeue
+ALONE, NODES = "attnbench.run", "attnbench._nodes"  # what a cell's child runs, on one node and over several
 TIME_LIMIT, PREEMPTED = "time limit", "preempted"  # the first is the supervisor's own word too
 
 
@@ -108,6 +109,9 @@ def run_shard(folder: str) -> None:
     )
     if child := intent["child"]:
         supervisor.command = lambda spec_path, out_path: [*child, str(spec_path), str(out_path)]
+    if intent["resources"].get("nodes", 1) > 1:
+        alone, limit_mib = supervisor.command, intent["memory_mib"]
+        supervisor.command = lambda spec_path, out_path: over_nodes(alone(spec_path, out_path), limit_mib)
     notice.watch(supervisor)
     expected = intent.get("expected")
     outcomes = run_packed(supervisor, store, kinds(store, ids), workers="auto", limits=limits, expected=expected)
@@ -117,6 +121,13 @@ def run_shard(folder: str) -> None:
     if left and (reason == PREEMPTED or (reason == TIME_LIMIT and len(left) < len(before))):
         requeue()
     sys.exit(0)  # not caught by submitit, which would pickle a result that nobody reads
+
+
+def over_nodes(command: Sequence[str], memory_mib: float) -> list[str]:
+    """What the child of a cell runs that trains on all nodes of its job: see attnbench/_nodes.py."""
+    if ALONE not in command:
+        return list(command)
+    return [*(NODES if word == ALONE else word for word in command), "--memory-mib", str(memory_mib)]
 
 
 def unfinished(store: Store, ids: Sequence[str]) -> list[str]:
@@ -161,6 +172,7 @@ def state() -> str:
 
 def where(nonce: str, shard: int) -> dict[str, str | int]:
     """What an attempt's record says about the place it runs in."""
+    several = {"nodes": os.environ["SLURM_JOB_NODELIST"]} if os.environ.get("SLURM_NNODES", "1") != "1" else {}
     return {
         "host": socket.gethostname(),
         "node": os.environ.get("SLURMD_NODENAME", ""),
@@ -168,6 +180,7 @@ def where(nonce: str, shard: int) -> dict[str, str | int]:
         "nonce": nonce,
         "shard": shard,
         "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        **several,
     }
 
 

@@ -176,7 +176,7 @@ class Store:
         return found
 
     def tidy(self, id: str) -> None:
-        """Removes what dead attempts at this cell left over: half-written files, and their scratch folders here."""
+        """Removes what dead attempts at this cell left over: half-written files, and their scratch folders."""
         now = time.time()
         attempts = {info.uuid: info for info in self.attempts(id)}
         for name in self._names(id):
@@ -185,6 +185,7 @@ class Store:
         for info in attempts.values():
             if not info.alive(now):
                 shutil.rmtree(scratch(info.uuid), ignore_errors=True)
+                shutil.rmtree(self._folder(id) / "attempts" / f"{info.uuid}.scratch", ignore_errors=True)
 
     def _drop(self, path: Path, attempts: Mapping[str, AttemptInfo], now: float) -> None:
         owner = attempts.get(path.name.partition(".")[0])
