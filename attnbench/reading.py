@@ -2,6 +2,7 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,8 +32,10 @@ def status(name: str, root: Path, *, quiet: bool, as_json: bool) -> int:
     from attnbench.engine.states import states, summary
 
     listed, store = manifest(name, root), Store(root)
-    evidence = store.scan(cell.id for cell in listed.cells)
-    told = summary(listed, states(listed.cells, evidence, snapshot(store), now=time.time()))
+    with ThreadPoolExecutor(1) as other:  # the scheduler may take seconds to say nothing
+        asked = other.submit(snapshot, store)
+        evidence, queue = store.scan(cell.id for cell in listed.cells), asked.result()
+    told = summary(listed, states(listed.cells, evidence, queue, now=time.time()), silent=queue is None)
     told = with_waiting(told, listed)
     if as_json:
         click.echo(json.dumps(told.json(), indent=1))

@@ -8,17 +8,16 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from attnbench.engine import slurm
 from attnbench.engine._queue import Job
-from attnbench.engine._records import AttemptInfo
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.slurm import QueueSnapshot, Request, Resources
-from attnbench.engine.store import Store
 from attnbench.manifest import Cell
 from tests import fake_cell
+from tests.fake_cells import FakeCells
 from tests.slurm_cluster import until
 
 REQUEST = Request(
@@ -29,23 +28,8 @@ REQUEST = Request(
 )
 
 
-class Sweep:
-    """Fake cells in a store of their own."""
-
-    def __init__(self, root: Path) -> None:
-        self.store = Store(root)
-        self.cells: list[Cell] = []
-
-    def add(self, count: int, seconds: float = 0.1, kind: Literal["train", "cost"] = "train", **more: object) -> None:
-        for seed in range(len(self.cells), len(self.cells) + count):
-            asked = {"do": "ok", "sleep": seconds, "kind": kind, **more}
-            id = self.store.ask(fake_cell.spec(self.store.root / "trace", seed, **asked))
-            names = {"label": f"fake {seed}", "variant": "fake", "mechanism": None, "model": "fake"}
-            self.cells.append(Cell(id=id, kind=kind, seed=seed, estimate_s=seconds, **names))
-
-    @property
-    def ids(self) -> list[str]:
-        return [cell.id for cell in self.cells]
+class Sweep(FakeCells):
+    """Fake cells that run on SLURM."""
 
     def run(self, request: Request = REQUEST, *, wait: bool = True) -> int:
         """The exit code, within a minute, or what was raised."""
@@ -72,12 +56,6 @@ class Sweep:
         threading.Thread(target=work, daemon=True).start()
         return ends
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [row for id in self.ids if (row := self.store.result(id)) is not None]
-
-    def attempts(self) -> list[AttemptInfo]:
-        return [attempt for id in self.ids for attempt in self.store.attempts(id)]
-
     def submissions(self) -> list[Path]:
         return sorted(self.store.root.glob("submissions/*"))
 
@@ -90,14 +68,14 @@ class Sweep:
         return self.queue().jobs
 
     def until_running(self, count: int = 1) -> None:
+        """Until so many cells are at work."""
         until(20, lambda: sum(a.end is None for a in self.attempts()) >= count, f"{count} cells run")
 
-    def assert_whole(self) -> None:
-        """Every cell has the row its spec asks for, and nothing is left over."""
-        scores = [row["result"]["score"] for row in self.rows()]
-        assert scores == [number / 7 for number in range(len(self.cells))]
-        until(10, lambda: not any(job.live for job in self.jobs()), "all jobs ended")
-        assert not list(self.store.root.glob("cells/*/*/*.tmp"))
+    def again(self) -> int:
+        return self.run()
+
+    def live(self) -> bool:
+        return any(job.live for job in self.jobs())
 
     def finished(self) -> list[dict[str, Any]]:
         """All rows, once they are there."""

@@ -27,7 +27,8 @@ SILENT_S = 60.0  # an attempt elsewhere that has been silent for so long is over
 HUNG_S = 600.0  # the same for one whose process still exists here: it may be stopped or stuck
 SAME_TWICE = 2  # errors with one signature before a cell is set aside
 CHARGED = 5  # errors, kills and losses of any kind before it is
-CHARGES = ("error", "killed", "lost")
+CHARGES = ("error", "killed", "machine", "lost")
+FULL = 0.9  # of the memory limit: what makes a death without a word a probable lack of memory
 
 
 class Damaged(Exception):
@@ -197,6 +198,14 @@ def charge(info: AttemptInfo, now: float) -> str | None:
     return info.end["outcome"] if info.end["outcome"] in CHARGES else None
 
 
+def memory(last: AttemptInfo) -> str:
+    """Half a sentence for an attempt that vanished, if its last heartbeat tells why."""
+    limit = last.where.get("memory_mib")
+    if limit is None or last.rss_mib is None or last.rss_mib < FULL * limit:
+        return ""
+    return f"; its last heartbeat held {last.rss_mib:.0f} of {limit:.0f} MiB, so it probably ran out of memory"
+
+
 def set_aside(attempts: Sequence[AttemptInfo], now: float) -> dict[str, Any] | None:
     """The error for which a cell is given up, from the attempts of one generation; None while it may be tried.
 
@@ -210,7 +219,7 @@ def set_aside(attempts: Sequence[AttemptInfo], now: float) -> dict[str, Any] | N
     if last := [info.end for info in charged if info.end]:
         shown = [end for end in errors if end["signature"] == twice[0][0]] if twice else last
         return {**(shown[-1]["error"] or {}), "signature": shown[-1]["signature"], "tries": len(charged)}
-    message = f"{len(charged)} attempts vanished with the process that watched them."
+    message = f"{len(charged)} attempts vanished with the process that watched them{memory(charged[-1])}."
     return {
         "type": "lost",
         "message": message,

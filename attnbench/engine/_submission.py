@@ -109,6 +109,11 @@ class Submission:
     def released(self) -> bool:
         return (self.folder / "jobs.json").exists()
 
+    @property
+    def released_s(self) -> float:
+        """Seconds since its jobs were let go."""
+        return time.time() - json.loads(read(self.folder / "jobs.json"))["released"]
+
     def complete(self, jobs: Sequence[Job]) -> bool:
         """Puts every pickle where its task looks for it, then lets the jobs go. False: the scheduler did not do it.
 
@@ -162,7 +167,11 @@ def prepare(root: Path, shards: Sequence[Sequence[str]], request: Request) -> Su
     if "%" in str(folder):
         raise ValueError(f"SLURM reads '%' in a path as a pattern; choose a results folder without it, not {root}.")
     make_folder(folder / "submitit")
-    freeze(folder / "code")
+    try:
+        freeze(folder / "code")
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)  # a full disk is not to be filled by attempts at it
+        raise
     resources, limits = request.resources, request.limits
     intent = {
         "schema": SCHEMA,

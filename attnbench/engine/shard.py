@@ -17,7 +17,7 @@ from typing import Any
 from attnbench.cell import Spec
 from attnbench.engine._child import Child, environment, wait
 from attnbench.engine._clerk import Clerk, Due, Event
-from attnbench.engine._records import Attempt, scratch
+from attnbench.engine._records import CHARGES, Attempt, scratch
 from attnbench.engine._verdict import FULL, Ending, Verdict, judge, not_started, passing
 from attnbench.engine.store import AlreadyDone, Store
 
@@ -269,7 +269,7 @@ class Supervisor:
                 self._forget(due.id)
                 word = "done" if due.duplicate else verdict.outcome
                 self._finish(due, word, "another attempt had committed" if due.duplicate else message)
-            elif verdict.outcome in ("error", "killed") and (failed := self._store.failed(due.id)):
+            elif verdict.outcome in CHARGES and (failed := self._store.failed(due.id)):
                 self._finish(due, "failed", str(failed.get("message") or failed["signature"]))
             elif verdict.outcome != "yielded":
                 self._queue[due.id] = time.monotonic() + self._again_s(due)

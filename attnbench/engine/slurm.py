@@ -32,6 +32,8 @@ def run_slurm(store: Store, cells: Sequence[Cell], *, request: Request, wait: bo
         control = Controller(store, cells, request, progress=progress, note=partial(_note, quiet=quiet))
         try:
             _loop(control, poll_s=request.site.poll_s, wait=wait)
+            if not control.open:
+                control.see_off()
         except KeyboardInterrupt:
             control.release(snapshot(store))  # what was just submitted must not stay held
     if control.given_up:
@@ -70,7 +72,7 @@ def _loop(control: Controller, *, poll_s: float, wait: bool) -> None:
         if not wait and control.submitted:
             break
         if not wait and time.monotonic() > patience_ends:
-            control.give_up("SLURM does not answer")
+            control.give_up((control.waits_for or "SLURM does not answer").rstrip("."))
             break
         time.sleep(poll_s)
 
