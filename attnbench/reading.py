@@ -1,6 +1,7 @@
 """Verbs that only read: status, report, list and logs. None of them needs torch."""
 
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +14,8 @@ import click
 from attnbench.engine import codes
 from attnbench.engine.store import Store
 from attnbench.manifest import Cell, Manifest
+
+FULL_DISK = 2**20  # bytes
 
 
 def manifest(name: str, root: Path) -> Manifest:
@@ -35,7 +38,10 @@ def status(name: str, root: Path, *, quiet: bool, as_json: bool) -> int:
     with ThreadPoolExecutor(1) as other:  # the scheduler may take seconds to say nothing
         asked = other.submit(snapshot, store)
         evidence, queue = store.scan(cell.id for cell in listed.cells), asked.result()
-    told = summary(listed, states(listed.cells, evidence, queue, now=time.time()), silent=queue is None)
+    broken = [*(["SLURM does not answer, so what waits or runs there is not known"] if queue is None else [])]
+    if (free := shutil.disk_usage(root).free) < FULL_DISK:
+        broken.append(f"the disk of {root} is full: {free // 1024} KiB are free")
+    told = summary(listed, states(listed.cells, evidence, queue, now=time.time()), broken=broken)
     told = with_waiting(told, listed)
     if as_json:
         click.echo(json.dumps(told.json(), indent=1))

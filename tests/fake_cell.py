@@ -63,6 +63,14 @@ def grow(mib: int) -> None:
     del held
 
 
+def creep(mib: int) -> None:
+    """As `grow`, but so slowly that heartbeats see it."""
+    held = []
+    for _ in range(mib // 8):
+        held.append(os.urandom(2**20) * 8)
+        time.sleep(0.15)
+
+
 def act(asked: dict, before: int) -> dict[str, Any] | None:
     """The outcome of one start; `before` starts of the same cell came earlier."""
     do, ok = asked["do"], {"status": "ok", "result": {"score": asked["seed"] / 7}, "raw": {"curve": [0.1] * 3}}
@@ -79,6 +87,7 @@ def act(asked: dict, before: int) -> dict[str, Any] | None:
         "hang": hang,
         "hang-once": hang,
         "grow": lambda: grow(asked["mib"]),
+        "creep": lambda: creep(asked["mib"]),
         "family": lambda: subprocess.Popen(["sleep", "60"]),
         "diverged": lambda: {"status": "diverged", "result": {}, "error": {"type": "Diverged", "message": "NaN"}},
         "nan": lambda: ok | {"result": {"score": float("nan")}},

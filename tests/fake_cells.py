@@ -57,7 +57,8 @@ class FakeCells:
 
     def status(self, *, cause: str = "") -> dict[str, Any]:
         """What `attnbench status` says now, within ten seconds; `cause` must be a part of one of its causes."""
-        self.manifest()
+        if not (self.store.root / "fake" / "cells.json").exists():
+            self.manifest()
         return invariants.status(self.store, "fake", cause=cause)[1]
 
     def manifest(self) -> None:

@@ -1,6 +1,7 @@
 """Sweeps of fake cells for a real SLURM; `python -m tests.slurm_sweep STORE CELLS` is a controller to be killed."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attnbench.engine import slurm
+from attnbench.engine import _upkeep, slurm
 from attnbench.engine._queue import Job
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
@@ -87,14 +88,18 @@ class Sweep(FakeCells):
         return next(job.state for job in self.jobs() if job.id == id)
 
 
-def in_a_process(sweep: Sweep) -> subprocess.Popen[bytes]:
-    """A controller that can be killed."""
+def in_a_process(sweep: Sweep, *, code: Path | None = None) -> subprocess.Popen[bytes]:
+    """A controller that can be killed; `code` is the folder of the packages that it runs, if not these."""
+    root = Path(__file__).parents[1]
+    path = os.pathsep.join(map(str, (code or root, root)))
     cells = json.dumps([vars(cell) for cell in sweep.cells])
     command = [sys.executable, "-m", "tests.slurm_sweep", str(sweep.store.root), cells]
-    return subprocess.Popen(command, cwd=Path(__file__).parents[1], start_new_session=True)
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    return subprocess.Popen(command, env=environment, start_new_session=True)
 
 
 if __name__ == "__main__":
+    _upkeep.DEAF_S = float(os.environ.get("ATTNBENCH_TEST_DEAF_S", _upkeep.DEAF_S))
     given = Sweep(Path(sys.argv[1]))
     given.cells = [Cell(**cell) for cell in json.loads(sys.argv[2])]
     sys.exit(slurm.run_slurm(given.store, given.cells, request=REQUEST, wait=True, quiet=True))

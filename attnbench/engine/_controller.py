@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attnbench.engine._queue import Job, QueueSnapshot, ask, largest_array
 from attnbench.engine._submission import Request, Submission, prepare, snapshot, submissions, submit
-from attnbench.engine._upkeep import Deaf, avoiding, refusal, shortage, unneeded
+from attnbench.engine._upkeep import Deaf, avoiding, refusal, shortage, sweep_away, unneeded
 from attnbench.engine._verdict import passing
 from attnbench.engine.progress import Progress
 from attnbench.engine.shard import Event
@@ -142,6 +142,7 @@ class Controller:
 
         A job can outlive its work: one that waits with cells that another job has done, one whose daemon was killed.
         """
+        sweep_away(self._store.root)
         end = time.monotonic() + LINGER_S
         while (seen := snapshot(self._store.root)) and (left := unneeded(self._store, seen)):
             late = [job.id for job in left if job.state == "PENDING" or time.monotonic() > end]

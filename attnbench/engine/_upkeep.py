@@ -1,19 +1,21 @@
 """What the controller sees to beside submitting: full disks and queues, nodes that lose cells, jobs gone silent."""
 
+import json
 import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from attnbench.engine import _freeze
 from attnbench.engine._queue import Job, QueueSnapshot, ask
-from attnbench.engine._records import AttemptInfo, charge, memory
-from attnbench.engine._submission import Request
+from attnbench.engine._records import AttemptInfo, born, charge, machine, memory
+from attnbench.engine._submission import MAKER, Request
 from attnbench.engine.settings import SiteSettings
-from attnbench.engine.store import Evidence, Store
+from attnbench.engine.store import ABANDONED_S, Evidence, Store
 
 CELL_BYTES = 16 * 1024  # what a row, its attempts and their logs take at least
 LOSSES = 2  # on one node before jobs avoid it
@@ -109,3 +111,30 @@ def unneeded(store: Store, seen: QueueSnapshot) -> list[Job]:
     live = [job for job in seen.jobs if job.live]
     known = store.scan({cell for job in live for cell in seen.shards[job.id]})
     return [job for job in live if all(known[id].status or known[id].failed for id in seen.shards[job.id])]
+
+
+def sweep_away(root: Path) -> None:
+    """Removes what controllers that were killed left half-written.
+
+    That is drafts of files that are there, and submissions without an intent, which never reached the scheduler.
+    """
+    for draft in root.glob("submissions/*/*.tmp"):
+        if draft.with_name(draft.name.rsplit(".", 2)[0]).exists():
+            draft.unlink(missing_ok=True)
+    for folder in half_written(root):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def half_written(root: Path) -> list[Path]:
+    """Submissions without an intent whose controller is dead."""
+    return [folder for folder in root.glob("submissions/*") if not (folder / "intent.json").exists() and _left(folder)]
+
+
+def _left(folder: Path) -> bool:
+    with suppress(OSError, ValueError, KeyError):
+        maker = json.loads((folder / MAKER).read_bytes())
+        if maker["machine"] == machine():
+            return born(maker["pid"]) != maker["born"]
+    with suppress(FileNotFoundError):
+        return time.time() - folder.stat().st_mtime > ABANDONED_S
+    return False

@@ -137,7 +137,7 @@ def _left_alone(attempts: Sequence[AttemptInfo], queue: Snapshot | None, now: fl
     if last.end["outcome"] in FAILED:
         tries = sum(1 for info in attempts if info.end and info.end["outcome"] in FAILED)
         return CellState("retry", f"{tries} failed: {_cause({**(last.end['error'] or {}), **last.end})}")
-    return CellState("new", f"{last.end['outcome']} before it was finished")
+    return CellState("new", f"{last.end['outcome']} before it was finished", trouble=_trouble(attempts))
 
 
 def _trouble(attempts: Sequence[AttemptInfo]) -> str:
@@ -164,10 +164,10 @@ def _cause(error: Mapping[str, Any]) -> str:
     return f"{error.get('signature') or error.get('type') or 'error'}{told}"
 
 
-def summary(manifest: Manifest, found: Mapping[str, CellState], *, silent: bool = False) -> Summary:
+def summary(manifest: Manifest, found: Mapping[str, CellState], *, broken: Sequence[str] = ()) -> Summary:
     """Counts, causes, time left and exit code; cells that are set aside or lost count as needing a word.
 
-    silent: the scheduler was asked and did not answer.
+    broken: sentences about what holds up all open cells.
     """
     counts = Counter(cell.state for cell in found.values())
     spoken = ("failed", "corrupt", "lost", "retry")
@@ -179,8 +179,7 @@ def summary(manifest: Manifest, found: Mapping[str, CellState], *, silent: bool 
             pace.add(cell, wall_s)
     open_cells = [cell for cell in manifest.cells if found[cell.id].state not in (*ROWS, "failed")]
     workers = max(1, counts["running"])
-    if silent and open_cells:
-        causes["SLURM does not answer, so what waits or runs there is not known"] = len(open_cells)
+    causes.update(dict.fromkeys(broken, len(open_cells)) if open_cells else {})
     left_s = round(pace.left_s(open_cells, workers=workers), 1)
     return Summary(
         sweep=manifest.sweep,
