@@ -63,6 +63,14 @@ def grow(mib: int) -> None:
     del held
 
 
+def broken(asked: dict, before: int, ok: dict[str, Any]) -> dict[str, Any]:
+    """So many times an error with the message that was asked for, the same each time."""
+    if before >= asked["times"]:
+        return ok
+    told = {"type": "RuntimeError", "message": asked["message"], "frame": "f.py:1", "traceback": "Traceback ..."}
+    return {"status": "error", "error": told}
+
+
 def creep(mib: int) -> None:
     """As `grow`, but so slowly that heartbeats see it."""
     held = []
@@ -87,6 +95,7 @@ def act(asked: dict, before: int) -> dict[str, Any] | None:
         "hang": hang,
         "hang-once": hang,
         "grow": lambda: grow(asked["mib"]),
+        "broken": lambda: broken(asked, before, ok),
         "creep": lambda: creep(asked["mib"]),
         "family": lambda: subprocess.Popen(["sleep", "60"]),
         "diverged": lambda: {"status": "diverged", "result": {}, "error": {"type": "Diverged", "message": "NaN"}},

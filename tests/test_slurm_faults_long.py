@@ -39,6 +39,11 @@ def preempt(cluster: Cluster, seconds: int = 3) -> None:
     cluster.sh("sbatch", "-p", "high", "-N2", "--exclusive", "-t1", "-o", "/dev/null", "--wrap", f"sleep {seconds}")
 
 
+def high(cluster: Cluster) -> str:
+    """Jobs that still preempt."""
+    return cluster.sh("squeue", "-h", "-p", "high")
+
+
 def crash(cluster: Cluster, name: str) -> None:
     cluster.daemons[name].kill()
     cluster.daemons[name].wait()
@@ -59,27 +64,32 @@ def test_jobs_drain_at_their_time_limit_and_the_rest_follows(sweep):
 @pytest.mark.fault("F8", "preempted four times with a limit of five minutes")
 @pytest.mark.parametrize("option", ["requeue", "no-requeue"])
 def test_preemption_is_never_charged_and_never_a_time_out(sweep, cluster, option):
-    sweep.add(2, seconds=12)
+    sweep.add(2, seconds=25)
     asked = replace(REQUEST, resources=replace(REQUEST.resources, hours=1 / 12))
     with sweep.running(replace(asked, site=SiteSettings(poll_s=0.25, options={option: True})), seconds=240) as codes:
-        for times in range(1, 5):
+        for _ in range(4):
             until(60, lambda: any(a.alive(time.time()) for a in sweep.attempts()), "a cell runs")
+            time.sleep(1)
+            before = sweep.outcomes().count("preempted")
             preempt(cluster)
-            until(60, lambda times=times: sweep.outcomes().count("preempted") >= times, "it is preempted")
+            until(60, lambda before=before: sweep.outcomes().count("preempted") > before, "it is preempted")
+            until(60, lambda: not high(cluster), "the others are done")
         sweep.status(cause="'preempted'")
     assert codes == [0]
     sweep.assert_whole()
     assert set(sweep.outcomes()) == {"ok", "preempted"}
+    assert sweep.outcomes().count("preempted") >= 4
 
 
 @pytest.mark.fault("F9", "a cell allocates beyond --mem, our watchdog is off, and SLURM kills the job")
 def test_without_the_watchdog_the_last_heartbeat_names_the_cause(sweep, tmp_path):
     (tmp_path / "blind").mkdir()
     (tmp_path / "blind" / "sitecustomize.py").write_text(BLIND)
-    sweep.add(1, do="creep", mib=400, ends="failed")
+    sweep.add(1, do="creep", mib=800, ends="failed")
     sweep.add(1)
+    asked = replace(REQUEST, resources=replace(REQUEST.resources, memory_gib=0.5))
     site = SiteSettings(poll_s=0.25, setup=(f"export PYTHONPATH={tmp_path}/blind",))
-    with sweep.running(replace(REQUEST, site=site), seconds=200) as codes:
+    with sweep.running(replace(asked, site=site), seconds=200) as codes:
         until(60, lambda: any(not a.alive(time.time()) and not a.end for a in sweep.attempts()), "the job is killed")
         sweep.status(cause="ran out of memory")
     assert codes == [4]

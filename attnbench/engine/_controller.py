@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from attnbench.engine._queue import Job, QueueSnapshot, ask, largest_array
+from attnbench.engine._records import sweep_scratch
 from attnbench.engine._submission import Request, Submission, prepare, snapshot, submissions, submit
 from attnbench.engine._upkeep import Deaf, avoiding, refusal, shortage, sweep_away, unneeded
 from attnbench.engine._verdict import passing
@@ -72,6 +73,7 @@ class Controller:
         self._refusal = ""  # sbatch's last words
         self._most = UNBOUNDED  # tasks that one array may have, as far as the queue had room
         self._deaf = Deaf()
+        self._finished: list[str] = []  # cells that ended under its eyes
         self._free: set[str] = set()  # jobs that have been seen released
         self._sent_away = 0  # attempts that were preempted or met a time limit
 
@@ -143,10 +145,15 @@ class Controller:
         A job can outlive its work: one that waits with cells that another job has done, one whose daemon was killed.
         """
         sweep_away(self._store.root)
+        sweep_scratch()
+        for id in self._finished:
+            self._store.done(id)  # which removes drafts of killed writers
         end = time.monotonic() + LINGER_S
-        while (seen := snapshot(self._store.root)) and (left := unneeded(self._store, seen)):
-            late = [job.id for job in left if job.state == "PENDING" or time.monotonic() > end]
-            if late and (ask("scancel", *late) is None or time.monotonic() > end):
+        while (seen := snapshot(self._store.root)) is None or (left := unneeded(self._store, seen)):
+            if seen is None and time.monotonic() > end + LINGER_S:
+                break
+            late = [job.id for job in left if job.state == "PENDING" or time.monotonic() > end] if seen else []
+            if late and (ask("scancel", *late) is None or time.monotonic() > end + LINGER_S):
                 break
             time.sleep(min(1.0, self._request.site.poll_s))
 
@@ -192,6 +199,8 @@ class Controller:
 
     def _ended(self, known: Evidence) -> None:
         """Counts and shows a cell that has its row or is set aside; what had ended before we came is skipped."""
+        if self._begun:
+            self._finished.append(known.id)
         outcome = "failed" if known.failed else known.status if self._begun else "done"
         assert outcome is not None
         self.counts[outcome] += 1

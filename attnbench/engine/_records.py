@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ STATUSES = ("ok", "oom", "timeout", "diverged")
 HEAD = ("schema", "id", "status", "generation", "attempt", "started", "finished", "wall_s")
 BODY = ("spec", "result", "cost", "host", "data", "code", "raw", "error", "where")
 SEAL = re.compile(rb'\{"crc":"([0-9a-f]{8})",')
+OWNER = "owner"  # in a scratch folder, a link that names the process that made it
 SILENT_S = 60.0  # an attempt elsewhere that has been silent for so long is over
 HUNG_S = 600.0  # the same for one whose process still exists here: it may be stopped or stuck
 SAME_TWICE = 2  # errors with one signature before a cell is set aside
@@ -89,6 +91,30 @@ def born(pid: int) -> str | None:
 def scratch(uuid: str) -> Path:
     """The folder on this machine in which the child of an attempt leaves its outcome."""
     return Path(tempfile.gettempdir()) / f"attnbench-{uuid}"
+
+
+def make_scratch(folder: Path) -> Path:
+    """Makes that folder, with a link in it that names this process."""
+    folder.mkdir(mode=0o700)
+    (folder / OWNER).symlink_to(f"{os.getpid()} {born(os.getpid())} {machine()}")
+    return folder
+
+
+def sweep_scratch() -> None:
+    """Removes such folders on this machine whose processes were killed before they could."""
+    for folder in left_scratch():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def left_scratch() -> list[Path]:
+    """The folders on this machine whose processes were killed before they could remove them."""
+    left = []
+    for folder in Path(tempfile.gettempdir()).glob("attnbench-*"):
+        with suppress(OSError, ValueError):  # another user's, or just being removed
+            pid, birth, where = str((folder / OWNER).readlink()).split(" ", 2)
+            if where == machine() and born(int(pid)) != birth:
+                left.append(folder)
+    return left
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Any
 from attnbench.cell import Spec
 from attnbench.engine._child import Child, environment, wait
 from attnbench.engine._clerk import Clerk, Due, Event
-from attnbench.engine._records import CHARGES, Attempt, scratch
+from attnbench.engine._records import CHARGES, Attempt, make_scratch, scratch, sweep_scratch
 from attnbench.engine._verdict import FULL, Ending, Verdict, judge, not_started, passing
 from attnbench.engine.store import AlreadyDone, Store
 
@@ -101,6 +101,7 @@ class Supervisor:
         reason of a drain. Raises OSError when the store cannot be written for a lasting reason.
         """
         self._queue, self._counts = dict.fromkeys(ids, 0.0), Counter()
+        sweep_scratch()
         try:
             while self._jobs or self._clerk.held or self._queue:
                 self._turn(workers)
@@ -218,8 +219,7 @@ class Supervisor:
 
     def _spawn(self, id: str, attempt: Attempt) -> "_Job":
         """Raises OSError when no process can be started, ValueError when the cell's spec is damaged."""
-        spec, folder = self._store.spec(id), scratch(attempt.uuid)
-        folder.mkdir(mode=0o700)
+        spec, folder = self._store.spec(id), make_scratch(scratch(attempt.uuid))
         command = self.command(self._store.spec_path(id), folder / "outcome.json")
         child = Child(command, log=attempt.log_path, environment=environment(spec.get("threads", 0)))
         next_beat = time.monotonic() + self.timing.beat_s
