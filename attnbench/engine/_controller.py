@@ -149,12 +149,13 @@ class Controller:
         for id in self._finished:
             self._store.done(id)  # which removes drafts of killed writers
         end = time.monotonic() + LINGER_S
-        while (seen := snapshot(self._store.root)) is None or (left := unneeded(self._store, seen)):
-            if seen is None and time.monotonic() > end + LINGER_S:
-                break
-            late = [job.id for job in left if job.state == "PENDING" or time.monotonic() > end] if seen else []
-            if late and (ask("scancel", *late) is None or time.monotonic() > end + LINGER_S):
-                break
+        while time.monotonic() < end + LINGER_S:
+            if (seen := snapshot(self._store.root)) is not None:
+                if not (left := unneeded(self._store, seen)):
+                    return
+                late = [job.id for job in left if job.state == "PENDING" or time.monotonic() > end]
+                if late and ask("scancel", *late) is None:
+                    return
             time.sleep(min(1.0, self._request.site.poll_s))
 
     def _release_again(self, live: Sequence[Job], known: Mapping[str, Submission]) -> bool:
