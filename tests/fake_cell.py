@@ -72,11 +72,11 @@ def broken(asked: dict, before: int, ok: dict[str, Any]) -> dict[str, Any]:
 
 
 def creep(mib: int) -> None:
-    """As `grow`, but so slowly that heartbeats see it."""
-    held = []
-    for _ in range(mib // 8):
-        held.append(os.urandom(2**20) * 8)
-        time.sleep(0.15)
+    """Takes so much at once, and then more so slowly that heartbeats see it."""
+    held = [bytes([1]) * (2**20 * mib)]
+    for _ in range(200):
+        held.append(bytes([1]) * 2**22)
+        time.sleep(0.3)
 
 
 def act(asked: dict, before: int) -> dict[str, Any] | None:

@@ -85,7 +85,7 @@ def test_preemption_is_never_charged_and_never_a_time_out(sweep, cluster, option
 def test_without_the_watchdog_the_last_heartbeat_names_the_cause(sweep, tmp_path):
     (tmp_path / "blind").mkdir()
     (tmp_path / "blind" / "sitecustomize.py").write_text(BLIND)
-    sweep.add(1, do="creep", mib=800, ends="failed")
+    sweep.add(1, do="creep", mib=430, ends="failed")
     sweep.add(1)
     asked = replace(REQUEST, resources=replace(REQUEST.resources, memory_gib=0.5))
     site = SiteSettings(poll_s=0.25, setup=(f"export PYTHONPATH={tmp_path}/blind",))
