@@ -126,16 +126,14 @@ def test_an_error_of_the_machine_is_told_from_one_of_the_cell(tmp_path, monkeypa
 
 
 def test_a_log_on_a_full_disk_costs_no_row(monkeypatch):
-    full = Path("/dev/full").open("w")
-    progress = Progress([cell("a")], stream=full)
-    monkeypatch.setattr(sys, "stdout", full)
-    event = Event(kind="end", id="a", outcome="ok", wall_s=1.0)
-    progress.watch(event)
-    shard_job.say(event)
+    with pytest.raises(OSError, match="No space left"), Path("/dev/full").open("w") as full:  # when it is closed
+        progress = Progress([cell("a")], stream=full)
+        monkeypatch.setattr(sys, "stdout", full)
+        event = Event(kind="end", id="a", outcome="ok", wall_s=1.0)
+        progress.watch(event)
+        shard_job.say(event)
+        monkeypatch.undo()
     assert progress.done == 1
-    monkeypatch.undo()
-    with pytest.raises(OSError, match="No space left"):
-        full.close()
 
 
 def test_rows_of_other_code_than_todays_are_counted_as_stale(tmp_path, monkeypatch):
