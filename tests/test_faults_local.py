@@ -77,7 +77,8 @@ def test_a_cell_killed_from_outside_runs_again(pool):
     assert pool.outcomes() == ["killed", *["ok"] * 4]
 
 
-@pytest.mark.fault("F2", "kill -9 of the supervisor, which here is the controller too (F14)")
+@pytest.mark.fault("F2", "kill -9 of the supervisor, after 0, 1 or 3 rows")
+@pytest.mark.fault("F14", "kill -9 of the controller, which here is the supervisor too")
 @pytest.mark.parametrize("done", [0, 1, 3])
 def test_a_killed_pool_is_named_and_resumed(pool, done):
     pool.add(6, seconds=0.3)
