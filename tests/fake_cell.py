@@ -5,6 +5,7 @@ Run as a script it imports nothing but the standard library, so a hundred of the
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -57,6 +58,11 @@ def hang() -> None:
     time.sleep(60)
 
 
+def segfault() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # and no memory dump in the folder of the tests
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
 def grow(mib: int) -> None:
     held = bytearray(os.urandom(2**20) * mib)
     time.sleep(60)
@@ -89,7 +95,7 @@ def act(asked: dict, before: int) -> dict[str, Any] | None:
         "raise": lambda: error("f.py:1"),
         "raise-once": lambda: error("f.py:1"),
         "raise-elsewhere": lambda: error(f"f.py:{min(before, 2)}"),
-        "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+        "segfault": segfault,
         "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
         "killed-once": lambda: os.kill(os.getpid(), signal.SIGKILL),
         "hang": hang,

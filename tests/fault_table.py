@@ -18,7 +18,8 @@ import pytest
 from tests import invariants
 from tests.slurm_cluster import SBIN
 
-COLUMNS = ("fault", "where", "what was done", "outcome", "what happened", "invariants", "seconds", "test")
+SHOWN = ("fault", "where", "what was done", "outcome", "what happened", "invariants", "seconds", "date", "commit")
+COLUMNS = (*SHOWN, "SLURM", "test")
 
 
 def entries(item: pytest.Item, call: pytest.CallInfo[None]) -> list[dict[str, Any]]:
@@ -29,11 +30,12 @@ def entries(item: pytest.Item, call: pytest.CallInfo[None]) -> list[dict[str, An
     where = "SLURM" if "slurm" in getattr(item, "fixturenames", ()) else "local"
     told = str(call.excinfo.value).strip().splitlines()[:1] if call.excinfo else invariants.happened
     names = sorted(invariants.held)
+    which = f" [{item.callspec.id}]" if hasattr(item, "callspec") else ""
     return [
         {
             "fault": mark.args[0],
             "where": mark.kwargs.get("where", where),
-            "what was done": mark.args[1],
+            "what was done": mark.args[1] + which,
             "outcome": outcome,
             "what happened": " ".join(told),
             "invariants": " ".join(names),
@@ -45,28 +47,37 @@ def entries(item: pytest.Item, call: pytest.CallInfo[None]) -> list[dict[str, An
 
 
 def write(folder: Path, found: Iterable[dict[str, Any]]) -> None:
-    """faults.csv and faults.md."""
-    lines = sorted(found, key=lambda line: (int(line["fault"][1:]), line["where"], line["test"]))
+    """faults.csv and faults.md. Lines of tests that were not run this time stay, each with its date and commit."""
+    when, now, slurm = f"{datetime.now(UTC):%Y-%m-%d}", commit(), slurm_version()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "faults.csv").open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
+    file = folder / "faults.csv"
+    known = list(csv.DictReader(file.read_text().splitlines())) if file.is_file() else []
+    merged = {(line["test"], line["fault"]): line for line in known}
+    merged |= {(line["test"], line["fault"]): line | {"date": when, "commit": now, "SLURM": slurm} for line in found}
+    lines = sorted(merged.values(), key=lambda line: (int(line["fault"][1:]), line["where"], line["test"]))
+    with file.open("w", newline="") as out:
+        table = csv.writer(out, lineterminator="\n")
         table.writerow(COLUMNS)
         table.writerows([line[name] for name in COLUMNS] for line in lines)
+    (folder / "faults.md").write_text(markdown(folder, lines))
+
+
+def markdown(folder: Path, lines: list[dict[str, Any]]) -> str:
     passed = sum(line["outcome"] == "passed" for line in lines)
+    versions = ", ".join(sorted({line["SLURM"] for line in lines}))
+    promises = [line.strip() for line in (invariants.__doc__ or "").splitlines() if line.strip().startswith("I")]
     text = [
         "# Faults and what became of them",
         "",
-        f"Written by `pytest -m fault --faults {folder}` on {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, "
-        f"SLURM {slurm_version()}: {passed} of {len(lines)} passed.",
+        f"Written by `pytest -m fault --faults {folder}` with SLURM {versions}: {passed} of {len(lines)} passed.",
         "",
-        *(line.strip() for line in (invariants.__doc__ or "").splitlines() if line.strip().startswith("I")),
+        *(f"- {line[:2]}: {line[2:].strip()}" for line in promises),
         "",
-        "| " + " | ".join(COLUMNS[:-1]) + " |",
-        "|" + "---|" * len(COLUMNS[:-1]),
-        *("| " + " | ".join(str(line[name]).replace("|", "\\|") for name in COLUMNS[:-1]) + " |" for line in lines),
+        "| " + " | ".join(SHOWN) + " |",
+        "|" + "---|" * len(SHOWN),
+        *("| " + " | ".join(str(line[name]).replace("|", "\\|") for name in SHOWN) + " |" for line in lines),
     ]
-    text[4:-2] = [line.replace("  ", " ") + "  " if line.startswith("I") else line for line in text[4:-2]]
-    (folder / "faults.md").write_text("\n".join(text) + "\n")
+    return "\n".join(text) + "\n"
 
 
 def commit() -> str:

@@ -158,8 +158,12 @@ def numbers_are_the_same(rows: Mapping[Any, Any], expected: Mapping[Any, Any]) -
 def story(rows: Sequence[Mapping[str, Any]], attempts: Sequence[AttemptInfo], submissions: int | None = None) -> str:
     """What became of a sweep in one line: `6 rows; 7 attempts: 6 ok, 1 vanished; 2 submissions`."""
     words = Counter(info.end["outcome"] if info.end else "vanished" for info in attempts)
-    told = [f"{len(rows)} rows" if len(rows) != 1 else "1 row"]
-    told.append(f"{len(attempts)} attempts: " + ", ".join(f"{count} {word}" for word, count in words.most_common()))
+    ended = ", ".join(f"{count} {word}" for word, count in words.most_common())
+    told = [counted(len(rows), "row"), f"{counted(len(attempts), 'attempt')}: {ended}"]
     if submissions is not None:
-        told.append(f"{submissions} submissions" if submissions != 1 else "1 submission")
+        told.append(counted(submissions, "submission"))
     return "; ".join(told)
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -14,6 +14,7 @@ import pytest
 
 from attnbench.engine import _controller, slurm
 from attnbench.engine.settings import SiteSettings
+from tests import invariants
 from tests.slurm_cluster import Cluster, until
 from tests.slurm_sweep import REQUEST, Sweep, in_a_process
 
@@ -204,6 +205,7 @@ def test_more_shards_than_an_array_may_have_become_two_arrays(sweep):
     sweep.run(replace(REQUEST, resources=replace(REQUEST.resources, parallel=60)), wait=False)
     sizes = [len(json.loads((folder / "intent.json").read_text())["shards"]) for folder in sweep.submissions()]
     assert sorted(sizes) == [9, 51]
+    invariants.note("", "two arrays, of 51 and of 9 jobs")
     assert set(sweep.queue().cells) == set(sweep.ids)
 
 

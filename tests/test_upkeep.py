@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from attnbench.engine import _freeze, _upkeep, _verdict, shard_job
+from attnbench.engine import _controller, _freeze, _upkeep, _verdict, shard_job
 from attnbench.engine._clerk import Event
 from attnbench.engine._queue import Job, QueueSnapshot
 from attnbench.engine._upkeep import Deaf, avoiding, refusal, shortage
@@ -152,3 +152,20 @@ def test_rows_of_other_code_than_todays_are_counted_as_stale(tmp_path, monkeypat
     assert stale_rows(Store(tmp_path / "results"), cells.ids) == 1
     monkeypatch.undo()
     assert cells.status(cause="stale: ")["causes"] == {STALE: 2}
+
+
+def test_a_store_that_cannot_be_written_now_is_waited_for_and_one_that_never_can_is_not(tmp_path, monkeypatch):
+    cells = FakeCells(tmp_path / "results")
+    cells.add(1)
+    with Progress(cells.cells, quiet=True) as progress:
+        control = _controller.Controller(cells.store, cells.cells, REQUEST, progress=progress, note=lambda _: None)
+
+        def fail(number: int) -> None:
+            raise OSError(number, "no")
+
+        monkeypatch.setattr(_controller, "snapshot", lambda *_, **__: fail(errno.ENOSPC))
+        assert control.turn() is False
+        assert "cannot be written" in control.waits_for
+        monkeypatch.setattr(_controller, "snapshot", lambda *_, **__: fail(errno.EACCES))
+        with pytest.raises(PermissionError):
+            control.turn()

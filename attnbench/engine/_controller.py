@@ -4,6 +4,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from attnbench.engine._queue import Job, QueueSnapshot, ask, largest_array
 from attnbench.engine._records import sweep_scratch
@@ -144,10 +145,11 @@ class Controller:
 
         A job can outlive its work: one that waits with cells that another job has done, one whose daemon was killed.
         """
-        sweep_away(self._store.root)
-        sweep_scratch()
-        for id in self._finished:
-            self._store.done(id)  # which removes drafts of killed writers
+        with suppress(OSError):  # what is left over harms nothing
+            sweep_away(self._store.root)
+            sweep_scratch()
+            for id in self._finished:
+                self._store.done(id)  # which removes drafts of killed writers
         end = time.monotonic() + LINGER_S
         while time.monotonic() < end + LINGER_S:
             if (seen := snapshot(self._store.root)) is not None:
