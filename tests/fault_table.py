@@ -30,7 +30,8 @@ def entries(item: pytest.Item, call: pytest.CallInfo[None]) -> list[dict[str, An
     where = "SLURM" if "slurm" in getattr(item, "fixturenames", ()) else "local"
     told = str(call.excinfo.value).strip().splitlines()[:1] if call.excinfo else invariants.happened
     names = sorted(invariants.held)
-    which = f" [{item.callspec.id}]" if hasattr(item, "callspec") else ""
+    asked = getattr(item, "callspec", None)
+    which = f" [{asked.id}]" if asked else ""
     return [
         {
             "fault": mark.args[0],
