@@ -19,7 +19,9 @@ FAULTS: list[dict[str, Any]] = []  # lines of the table, of all tests so far
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", type=Path, metavar="FOLDER", help="write the table of faults there: -m fault")
+    parser.addoption(
+        "--faults", type=Path, metavar="FOLDER", help="write the table of faults there: -m fault --faults=FOLDER"
+    )
 
 
 def pytest_runtest_setup() -> None:

@@ -1,4 +1,4 @@
-"""The table of faults and outcomes, written from a run: `pytest -m fault --faults results/faults`.
+"""The table of faults and outcomes, written from a run: `pytest -m fault --faults=results/faults`.
 
 A test names its fault with `@pytest.mark.fault("F7", "a job of a higher partition preempts")`, once for each fault
 that it is a test of. Faults that take long are chaos too; `-m fault` runs them all.
@@ -70,7 +70,7 @@ def markdown(folder: Path, lines: list[dict[str, Any]]) -> str:
     text = [
         "# Faults and what became of them",
         "",
-        f"Written by `pytest -m fault --faults {folder}` with SLURM {versions}: {passed} of {len(lines)} passed.",
+        f"Written by `pytest -m fault --faults={folder}` with SLURM {versions}: {passed} of {len(lines)} passed.",
         "",
         *(f"- {line[:2]}: {line[2:].strip()}" for line in promises),
         "",
