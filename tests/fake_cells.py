@@ -51,6 +51,10 @@ class FakeCells:
         """Seed and process id of every start of a cell."""
         return fake_cell.starts(self.store.root / "trace")
 
+    def logs(self) -> int:
+        """How many attempts have a word in their logs."""
+        return sum(path.stat().st_size > 0 for path in self.store.root.glob("cells/??/*/attempts/*.log"))
+
     def outcomes(self) -> list[str]:
         """How the attempts ended, sorted."""
         return sorted(info.end["outcome"] if info.end else "vanished" for info in self.attempts())

@@ -163,8 +163,7 @@ def test_a_full_disk_holds_rows_back_until_there_is_room(pool, tmp_path):
         pool.add(6, seconds=1)
         pool.manifest()
         process = pool.start()
-        until(lambda: len(pool.starts()) == 2)
-        time.sleep(0.3)  # they have written a word to their logs
+        until(lambda: pool.logs() == 2)
         with ballast(disk):
             until(lambda: not any(runs(pid) for _, pid in pool.starts()))
             pool.status(cause="is full")
