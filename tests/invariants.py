@@ -103,7 +103,7 @@ def nothing_started_after_a_commit(store: Store, ids: Iterable[str]) -> None:
 
 
 def status(store: Store, name: str, *, cause: str = "") -> tuple[int, dict[str, Any]]:
-    """I4: the exit code of the real command and what it says as JSON; `cause`, or one between bars, is a part of one."""
+    """I4: the exit code of the real command and what it says as JSON; `cause`, or one between bars, is in one."""
     began = time.monotonic()
     command = [sys.executable, "-m", "attnbench", "status", name, "--results", str(store.root), "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
