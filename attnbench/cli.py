@@ -228,7 +228,7 @@ def doctor(results: Path | None, data_dir: Path | None, quiet: bool, as_json: bo
             json.dumps([dict(zip(("subject", "state", "about"), line, strict=True)) for line in shown], indent=1)
         )
     else:
-        click.echo("\n".join(f"{subject:18}{state:8}{about}" for subject, state, about in shown))
+        click.echo("\n".join(f"{subject:20}{state:8}{about}" for subject, state, about in shown))
     sys.exit(DAMAGED if any(state == "hurt" for _, state, _ in found) else DONE)
 
 

@@ -13,8 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from attnbench.engine import _freeze
 
 LIBRARIES = ("torch", "numpy", "scipy", "neuraloperator", "timm")
@@ -25,6 +23,8 @@ DECIDING = ("attnbench/run.py", "attnbench/measure.py", "attnbench/memory.py", "
 
 def host(device: str) -> dict[str, Any]:
     """Columns that say where a run ran."""
+    import torch  # here, for the rest of this file answers without it
+
     found = {
         "name": socket.gethostname(),
         "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
@@ -73,13 +73,18 @@ def code() -> dict[str, Any]:
     fingerprint: of the files that can change every cell's numbers. entries: of the task, model and mechanism that this
     process has imported, so that a file added beside them changes nothing.
     """
+    return {
+        "fingerprint": shared(),
+        "entries": fingerprint(imported_entries()),
+        **_freeze.commit(package_root()),
+    }
+
+
+def shared() -> str:
+    """Today's fingerprint of the files that can change every cell's numbers."""
     root = package_root()
     plumbing = [file for folder in CATALOGUES for file in (root / folder).glob("_*.py")]
-    return {
-        "fingerprint": fingerprint([*plumbing, *(root / name for name in DECIDING)]),
-        "entries": fingerprint(imported_entries()),
-        **_freeze.commit(root),
-    }
+    return fingerprint([*plumbing, *(root / name for name in DECIDING)])
 
 
 def imported_entries() -> list[Path]:

@@ -1,7 +1,11 @@
 """Verbs that only read: status, report, list and logs. None of them needs torch."""
 
 import json
+import re
+import shutil
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +16,11 @@ import click
 from attnbench.engine import codes
 from attnbench.engine.store import Store
 from attnbench.manifest import Cell, Manifest
+
+FULL_DISK = 2**20  # bytes
+LOOKED_INTO = 20_000  # rows, which takes a second or two
+FINGERPRINT = re.compile(rb'"code":\{[^{}]*"fingerprint":"([0-9a-f]+)"')
+STALE = "stale: made by other code than today's; they are kept, and `report` refuses to mix them with new ones"
 
 
 def manifest(name: str, root: Path) -> Manifest:
@@ -31,14 +40,38 @@ def status(name: str, root: Path, *, quiet: bool, as_json: bool) -> int:
     from attnbench.engine.states import states, summary
 
     listed, store = manifest(name, root), Store(root)
-    evidence = store.scan((cell.id for cell in listed.cells), cache=listed.sweep)
-    told = summary(listed, states(listed.cells, evidence, snapshot(store), now=time.time()))
-    told = with_waiting(told, listed)
+    with ThreadPoolExecutor(1) as other:  # the scheduler may take seconds to say nothing
+        asked = other.submit(snapshot, store)
+        evidence = store.scan((cell.id for cell in listed.cells), cache=listed.sweep)
+        queue = asked.result()
+    broken = [*(["SLURM does not answer, so what waits or runs there is not known"] if queue is None else [])]
+    if (free := shutil.disk_usage(root).free) < FULL_DISK:
+        broken.append(f"the disk of {root} is full: {free // 1024} KiB are free")
+    told = summary(listed, states(listed.cells, evidence, queue, now=time.time()), broken=broken)
+    told = with_stale(with_waiting(told, listed), store, [id for id, known in evidence.items() if known.status])
     if as_json:
         click.echo(json.dumps(told.json(), indent=1))
     elif not quiet:
         click.echo(spoken(told))
     return told.code
+
+
+def with_stale(told: Any, store: Store, ids: Sequence[str]) -> Any:
+    """The same with the rows that other code made than today's, unless there are too many to look into."""
+    if not (stale := stale_rows(store, ids)):
+        return told
+    return replace(told, causes={**told.causes, STALE: stale})
+
+
+def stale_rows(store: Store, ids: Sequence[str]) -> int:
+    """How many of these cells' rows have another fingerprint than the code here; 0 above LOOKED_INTO of them."""
+    from attnbench.host import shared
+
+    if not ids or len(ids) > LOOKED_INTO:
+        return 0
+    today = shared().encode()
+    found = (FINGERPRINT.search(store.row_bytes(id)) for id in ids)
+    return sum(mark is not None and mark[1] != today for mark in found)
 
 
 def with_waiting(told: Any, listed: Manifest) -> Any:
@@ -77,6 +110,9 @@ def report(name: str, root: Path, *, quiet: bool, mixed: bool) -> None:
 
     listed, store = manifest(name, root), Store(root)
     summary = write_report(store, listed, root / name, mixed=mixed)
+    stale = stale_rows(store, [cell.id for cell in listed.cells if store.done(cell.id)])
+    if stale and not quiet:
+        click.echo(f"{stale} rows are {STALE}.", err=True)
     if not quiet:
         console = Console()
         console.print(screen(gather(store, listed, root / name, mixed=mixed).frame, console.width))

@@ -148,8 +148,6 @@ def expand_text(
     )
 
 
-
-
 def refuse_whole(file: Path, text: Mapping[str, Any], frame: Frame, cells: Sequence[Planned], *, counted: bool) -> None:
     """Raises SweepError for what shows only when all cells are known."""
     if counted and len(cells) != frame.runs:

@@ -1,16 +1,51 @@
 """Wiring of what several test files share: one real SLURM for the whole session, and ways to lie about it."""
 
+import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from tests import fault_table, invariants
 from tests.slurm_cluster import Cluster, missing
 from tests.torch_settings import put_back
+
+FAULTS: list[dict[str, Any]] = []  # lines of the table, of all tests so far
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults", type=Path, metavar="FOLDER", help="write the table of faults there: -m fault --faults=FOLDER"
+    )
+
+
+def pytest_runtest_setup() -> None:
+    invariants.held.clear()
+    invariants.happened.clear()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+    """The lines of a test travel in its report, for several processes may share the tests."""
+    report = (yield).get_result()
+    if call.when == "call":
+        report.user_properties += [("fault", json.dumps(line)) for line in fault_table.entries(item, call)]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        FAULTS.extend(fault_table.kept(report))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    folder = session.config.getoption("--faults")
+    if folder and FAULTS and not hasattr(session.config, "workerinput"):
+        fault_table.write(folder, FAULTS)
 
 
 def pytest_configure() -> None:

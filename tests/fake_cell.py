@@ -5,6 +5,7 @@ Run as a script it imports nothing but the standard library, so a hundred of the
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -57,6 +58,11 @@ def hang() -> None:
     time.sleep(60)
 
 
+def segfault() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # and no memory dump in the folder of the tests
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
 def grow(mib: int) -> None:
     held = bytearray(os.urandom(2**20) * mib)
     time.sleep(60)
@@ -69,6 +75,22 @@ def hold(mib: int, seconds: float) -> None:
     del held
 
 
+def broken(asked: dict, before: int, ok: dict[str, Any]) -> dict[str, Any]:
+    """So many times an error with the message that was asked for, the same each time."""
+    if before >= asked["times"]:
+        return ok
+    told = {"type": "RuntimeError", "message": asked["message"], "frame": "f.py:1", "traceback": "Traceback ..."}
+    return {"status": "error", "error": told}
+
+
+def creep(mib: int) -> None:
+    """Takes so much at once, and then more so slowly that heartbeats see it."""
+    held = [bytes([1]) * (2**20 * mib)]
+    for _ in range(200):
+        held.append(bytes([1]) * 2**22)
+        time.sleep(0.3)
+
+
 def act(asked: dict, before: int) -> dict[str, Any] | None:
     """The outcome of one start; `before` starts of the same cell came earlier."""
     do, ok = asked["do"], {"status": "ok", "result": {"score": asked["seed"] / 7}, "raw": {"curve": [0.1] * 3}}
@@ -79,7 +101,7 @@ def act(asked: dict, before: int) -> dict[str, Any] | None:
         "raise": lambda: error("f.py:1"),
         "raise-once": lambda: error("f.py:1"),
         "raise-elsewhere": lambda: error(f"f.py:{min(before, 2)}"),
-        "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+        "segfault": segfault,
         "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
         "killed-once": lambda: os.kill(os.getpid(), signal.SIGKILL),
         "hang": hang,
@@ -88,6 +110,8 @@ def act(asked: dict, before: int) -> dict[str, Any] | None:
         "hold": lambda: (hold(asked["mib"], asked["sleep"]), ok)[1],
         "oom": lambda: {"status": "oom", "error": {"type": "OutOfMemoryError", "message": "CUDA out of memory"}},
         "oom-once": lambda: {"status": "oom", "error": {"type": "OutOfMemoryError", "message": "CUDA out of memory"}},
+        "broken": lambda: broken(asked, before, ok),
+        "creep": lambda: creep(asked["mib"]),
         "family": lambda: subprocess.Popen(["sleep", "60"]),
         "diverged": lambda: {"status": "diverged", "result": {}, "error": {"type": "Diverged", "message": "NaN"}},
         "nan": lambda: ok | {"result": {"score": float("nan")}},

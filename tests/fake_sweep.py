@@ -1,5 +1,6 @@
 """A sweep of fake cells as a process to be killed or interrupted: `python -m tests.fake_sweep STORE WORKERS ID ...`."""
 
+import json
 import os
 import signal
 import subprocess
@@ -74,7 +75,8 @@ def cell(id: str, seed: int = 0, kind: str = "train", estimate_s: float = 1.0) -
 def main(root: str, workers: str, *ids: str) -> int:
     Supervisor.command = fake_cell.command
     cells = [cell(id) for id in ids]
-    return run_local(Store(Path(root)), cells, workers=int(workers), data=None, limits=Limits(), quiet=False)
+    limits = Limits(**json.loads(os.environ.get("ATTNBENCH_TEST_LIMITS", "{}")))
+    return run_local(Store(Path(root)), cells, workers=int(workers), data=None, limits=limits, quiet=False)
 
 
 if __name__ == "__main__":

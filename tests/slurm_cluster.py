@@ -184,7 +184,7 @@ class Cluster:
         if jobs := set(self.sh("squeue", "-h", "-o", "%A").split()):
             with contextlib.suppress(subprocess.CalledProcessError):  # one may have ended meanwhile
                 self.sh("scancel", *jobs)
-            until(20, lambda: not self.jobs(), "the cancelled jobs left the queue", every=0.2)
+            until(200, lambda: not self.jobs(), "the cancelled jobs left the queue", every=0.2)
 
     def down(self) -> None:
         """Stops everything that `up` and the jobs started, and removes the directory."""

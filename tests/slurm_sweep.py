@@ -1,6 +1,7 @@
 """Sweeps of fake cells for a real SLURM; `python -m tests.slurm_sweep STORE CELLS` is a controller to be killed."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -8,17 +9,16 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from attnbench.engine import slurm
+from attnbench.engine import _upkeep, slurm
 from attnbench.engine._queue import Job
-from attnbench.engine._records import AttemptInfo
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.slurm import QueueSnapshot, Request, Resources
-from attnbench.engine.store import Store
 from attnbench.manifest import Cell
 from tests import fake_cell
+from tests.fake_cells import FakeCells
 from tests.slurm_cluster import until
 
 REQUEST = Request(
@@ -29,23 +29,8 @@ REQUEST = Request(
 )
 
 
-class Sweep:
-    """Fake cells in a store of their own."""
-
-    def __init__(self, root: Path) -> None:
-        self.store = Store(root)
-        self.cells: list[Cell] = []
-
-    def add(self, count: int, seconds: float = 0.1, kind: Literal["train", "cost"] = "train", **more: object) -> None:
-        for seed in range(len(self.cells), len(self.cells) + count):
-            asked = {"do": "ok", "sleep": seconds, "kind": kind, **more}
-            id = self.store.ask(fake_cell.spec(self.store.root / "trace", seed, **asked))
-            names = {"label": f"fake {seed}", "variant": "fake", "mechanism": None, "model": "fake"}
-            self.cells.append(Cell(id=id, kind=kind, seed=seed, estimate_s=seconds, **names))
-
-    @property
-    def ids(self) -> list[str]:
-        return [cell.id for cell in self.cells]
+class Sweep(FakeCells):
+    """Fake cells that run on SLURM."""
 
     def run(self, request: Request = REQUEST, *, wait: bool = True) -> int:
         """The exit code, within a minute, or what was raised."""
@@ -72,12 +57,6 @@ class Sweep:
         threading.Thread(target=work, daemon=True).start()
         return ends
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [row for id in self.ids if (row := self.store.result(id)) is not None]
-
-    def attempts(self) -> list[AttemptInfo]:
-        return [attempt for id in self.ids for attempt in self.store.attempts(id)]
-
     def submissions(self) -> list[Path]:
         return sorted(self.store.root.glob("submissions/*"))
 
@@ -90,14 +69,14 @@ class Sweep:
         return self.queue().jobs
 
     def until_running(self, count: int = 1) -> None:
+        """Until so many cells are at work."""
         until(20, lambda: sum(a.end is None for a in self.attempts()) >= count, f"{count} cells run")
 
-    def assert_whole(self) -> None:
-        """Every cell has the row its spec asks for, and nothing is left over."""
-        scores = [row["result"]["score"] for row in self.rows()]
-        assert scores == [number / 7 for number in range(len(self.cells))]
-        until(10, lambda: not any(job.live for job in self.jobs()), "all jobs ended")
-        assert not list(self.store.root.glob("cells/*/*/*.tmp"))
+    def again(self) -> int:
+        return self.run()
+
+    def live(self) -> bool:
+        return any(job.live for job in self.jobs())
 
     def finished(self) -> list[dict[str, Any]]:
         """All rows, once they are there."""
@@ -109,14 +88,18 @@ class Sweep:
         return next(job.state for job in self.jobs() if job.id == id)
 
 
-def in_a_process(sweep: Sweep) -> subprocess.Popen[bytes]:
-    """A controller that can be killed."""
+def in_a_process(sweep: Sweep, *, code: Path | None = None) -> subprocess.Popen[bytes]:
+    """A controller that can be killed; `code` is the folder of the packages that it runs, if not these."""
+    root = Path(__file__).parents[1]
+    path = os.pathsep.join(map(str, (code or root, root)))
     cells = json.dumps([vars(cell) for cell in sweep.cells])
     command = [sys.executable, "-m", "tests.slurm_sweep", str(sweep.store.root), cells]
-    return subprocess.Popen(command, cwd=Path(__file__).parents[1], start_new_session=True)
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    return subprocess.Popen(command, env=environment, start_new_session=True)
 
 
 if __name__ == "__main__":
+    _upkeep.DEAF_S = float(os.environ.get("ATTNBENCH_TEST_DEAF_S", _upkeep.DEAF_S))
     given = Sweep(Path(sys.argv[1]))
     given.cells = [Cell(**cell) for cell in json.loads(sys.argv[2])]
     sys.exit(slurm.run_slurm(given.store, given.cells, request=REQUEST, wait=True, quiet=True))

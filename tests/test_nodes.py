@@ -19,6 +19,7 @@ from attnbench.engine._submission import Submission, executor_for
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.slurm import Request, Resources
+from attnbench.engine.store import Evidence
 from attnbench.sweep import expand
 from tests import tiny
 from tests.asked import changed, ids, plan, written
@@ -117,17 +118,21 @@ def test_a_job_of_several_nodes_asks_for_them_and_one_task_on_each(tmp_path, mon
 
 
 def test_every_training_over_several_nodes_is_a_job_of_its_own_and_cost_needs_one_node(tmp_path, monkeypatch):
-    sent: list[tuple[int, list[list[str]]]] = []
+    sent: list[SimpleNamespace] = []
     cells = check(plan(tmp_path, CPU)).manifest.cells
+
+    def made(_: Any, shards: list[list[str]], request: Request) -> SimpleNamespace:
+        return SimpleNamespace(nodes=request.resources.nodes, shards=shards)
+
     monkeypatch.setattr(_controller, "largest_array", lambda: 3)
-    monkeypatch.setattr(_controller, "prepare", lambda _, shards, request: (request.resources.nodes, shards))
+    monkeypatch.setattr(_controller, "prepare", made)
     monkeypatch.setattr(_controller, "submit", lambda submission, *_, **__: sent.append(submission))
     store: Any = SimpleNamespace(root=tmp_path)
     request = Request(resources=RESOURCES, limits=Limits())
     control = _controller.Controller(store, cells, request, progress=SimpleNamespace(), note=print)  # type: ignore[arg-type]
-    control._submit(cells, patient=False)
-    assert [(nodes, len(shards)) for nodes, shards in sent] == [(2, 3), (2, 1), (1, 2)]
-    assert sorted(id for nodes, shards in sent if nodes == 2 for (id,) in shards) == sorted(
+    control._submit(cells, {cell.id: Evidence(id=cell.id) for cell in cells}, patient=False)
+    assert [(one.nodes, len(one.shards)) for one in sent] == [(2, 3), (2, 1), (1, 2)]
+    assert sorted(id for one in sent if one.nodes == 2 for (id,) in one.shards) == sorted(
         cell.id for cell in cells if cell.kind == "train"
     )
 

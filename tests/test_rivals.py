@@ -13,6 +13,7 @@ import pytest
 from attnbench.engine._records import born, machine
 from attnbench.engine.shard import Event
 from attnbench.engine.store import Store
+from tests import invariants
 from tests.fake_cell import runs, spec, starts, until
 from tests.fake_sweep import clean, fake_store, row, supervisor, sweep
 
@@ -97,6 +98,7 @@ def test_a_row_that_came_from_elsewhere_meanwhile_stays_and_ours_is_kept_beside_
     assert (twin["result"], twin["equal"]) == ({"score": 0.0}, False)
 
 
+@pytest.mark.fault("F15", "no file may grow beyond 2000 bytes (RLIMIT_FSIZE), then it may again")
 def test_a_row_the_disk_does_not_take_is_held_and_logged_until_it_does_and_nothing_else_starts(store, trace, caplog):
     ids = [store.ask(spec(trace, seed, sleep=0.1, points=5000)) for seed in range(3)]
     before, events = resource.getrlimit(resource.RLIMIT_FSIZE), []
@@ -119,6 +121,8 @@ def test_a_row_the_disk_does_not_take_is_held_and_logged_until_it_does_and_nothi
     assert [len(row(store, id)["raw"]["curve"]) for id in ids] == [5000] * 3
     assert [json.loads(said.getMessage().split(" ", 1)[1])["id"] for said in caplog.records] == [ids[0]]
     assert clean(store)
+    invariants.every_cell_has_one_row_or_is_set_aside(store, dict.fromkeys(ids, "ok"))
+    invariants.note("I5", "3 rows; 3 attempts: 3 ok, one held and tried again three times")
 
 
 def test_a_disk_that_refuses_the_start_only_lets_time_pass(store, trace, monkeypatch):

@@ -14,6 +14,7 @@ import pytest
 
 from attnbench.engine import _controller, slurm
 from attnbench.engine.settings import SiteSettings
+from tests import invariants
 from tests.slurm_cluster import Cluster, until
 from tests.slurm_sweep import REQUEST, Sweep, in_a_process
 
@@ -59,6 +60,7 @@ def test_timing_cells_have_their_node_alone(sweep, cluster):
     assert shared == {"cost": "NO\n", "train": "OK\n"}
 
 
+@pytest.mark.fault("F14", "kill -9 of the controller after sbatch, or before it releases the jobs")
 @pytest.mark.parametrize("moment", ["sbatch", "release"])
 def test_what_a_killed_controller_left_held_is_adopted(sweep, lie, monkeypatch, moment):
     sweep.add(3)
@@ -76,6 +78,7 @@ def test_what_a_killed_controller_left_held_is_adopted(sweep, lie, monkeypatch, 
     assert len(sweep.attempts()) == 3
 
 
+@pytest.mark.fault("F12", "sbatch says that it timed out, although the jobs were taken")
 def test_jobs_that_sbatch_denies_having_taken_are_adopted(sweep, lie):
     sweep.add(3)
     lie("sbatch", f'"$real" "$@" >/dev/null; echo "sbatch: error: {LATE}" >&2; exit 1')
@@ -115,17 +118,21 @@ def test_a_refusal_is_one_sentence(sweep):
         sweep.run(replace(REQUEST, site=SiteSettings(partition="nope")))
 
 
+@pytest.mark.fault("F2", "kill -9 of a job's supervisor")
 def test_a_killed_supervisor_costs_no_row(sweep):
     sweep.add(6, seconds=0.6)
     with sweep.running() as codes:
         sweep.until_running(2)
         victim = next(attempt for attempt in sweep.attempts() if attempt.end is None)
         os.kill(victim.pid, signal.SIGKILL)
+        until(5, lambda: not victim.alive(time.time()), "it is dead")
+        sweep.status(cause="vanished|no sign of it")
     assert codes == [0]
     sweep.assert_whole()
     assert len(sweep.submissions()) == 2
 
 
+@pytest.mark.fault("F6", "USR2 while the job's Python starts")
 def test_a_notice_during_start_up_kills_nothing(sweep, cluster):
     sweep.add(1, seconds=0.3)
     assert sweep.run(wait=False) == 3
@@ -135,8 +142,10 @@ def test_a_notice_during_start_up_kills_nothing(sweep, cluster):
     sweep.finished()
     until(10, lambda: sweep.jobs()[0].state == "COMPLETED", "the job ended well")
     assert len(sweep.attempts()) == 1
+    sweep.assert_whole()
 
 
+@pytest.mark.fault("F7", "USR2 to one task of an array, as preemption sends it")
 def test_a_preempted_task_goes_back_to_the_queue_alone(sweep, cluster):
     sweep.add(4, seconds=1.5)
     with sweep.running() as codes:
@@ -174,6 +183,7 @@ def test_cancel_ends_the_jobs_of_its_cells(sweep):
     until(10, lambda: {job.id for job in sweep.queue().cells.values()} == {second}, "one job is gone")
 
 
+@pytest.mark.fault("F19", "squeue fails, or hangs")
 @pytest.mark.parametrize("script", ["exit 1", "exec sleep 100"], ids=["failing", "hanging"])
 def test_cells_are_not_lost_because_squeue_does_not_answer(sweep, lie, tmp_path, monkeypatch, script):
     monkeypatch.setattr(_controller, "PATIENCE_S", 0.5)
@@ -182,18 +192,20 @@ def test_cells_are_not_lost_because_squeue_does_not_answer(sweep, lie, tmp_path,
     with sweep.running(replace(REQUEST, resources=replace(REQUEST.resources, parallel=1))) as codes:
         sweep.until_running()  # the other cell waits behind it, and only the queue knows
         (tmp_path / "mute").touch()
-        time.sleep(2)
+        sweep.status(cause="SLURM does not answer")
         (tmp_path / "mute").unlink()
     assert codes == [0]
     sweep.assert_whole()
     assert len(sweep.submissions()) == 1
 
 
+@pytest.mark.fault("F18", "60 cells where arrays have at most 51 jobs")
 def test_more_shards_than_an_array_may_have_become_two_arrays(sweep):
     sweep.add(60, seconds=30)
     sweep.run(replace(REQUEST, resources=replace(REQUEST.resources, parallel=60)), wait=False)
     sizes = [len(json.loads((folder / "intent.json").read_text())["shards"]) for folder in sweep.submissions()]
     assert sorted(sizes) == [9, 51]
+    invariants.note("", "two arrays, of 51 and of 9 jobs")
     assert set(sweep.queue().cells) == set(sweep.ids)
 
 
@@ -205,6 +217,7 @@ def test_jobs_that_die_at_their_start_are_given_up_with_the_cause(sweep, capsys)
     assert "no such module" in capsys.readouterr().err
 
 
+@pytest.mark.fault("F16", "SLURM gives up on a job and holds it for ever")
 def test_a_job_that_slurm_holds_for_ever_is_replaced(sweep, cluster):
     sweep.add(1, seconds=2)
     with sweep.running() as codes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attnbench.engine import _controller, _queue, slurm
+from attnbench.engine import _division, _queue, slurm
 from attnbench.engine._freeze import MARKER, PACKAGES, freeze
 from attnbench.engine._submission import Submission, executor_for, prepare
 from attnbench.engine.settings import SiteSettings
@@ -131,7 +131,7 @@ def test_an_amount_of_nothing_is_refused(name):
 
 def test_shards_last_at_most_half_the_limit_and_lose_no_cell():
     cells = [cell(n, 600 + 37 * (n % 7)) for n in range(200)]
-    divided = _controller.shards(cells, hours=2, parallel=3)
+    divided = _division.shards(cells, hours=2, parallel=3)
     seconds = {c.id: c.estimate_s for c in cells}
     assert sorted(id for shard in divided for id in shard) == sorted(seconds)
     assert max(sum(seconds[id] for id in shard) for shard in divided) <= 3600
@@ -139,13 +139,13 @@ def test_shards_last_at_most_half_the_limit_and_lose_no_cell():
 
 
 def test_there_are_as_many_shards_as_may_run_at_once():
-    assert [len(s) for s in _controller.shards([cell(n, 1) for n in range(9)], hours=2, parallel=3)] == [3, 3, 3]
-    assert len(_controller.shards([cell(0, 1), cell(1, 1)], hours=2, parallel=3)) == 2
-    assert _controller.shards([], hours=2, parallel=3) == []
+    assert [len(s) for s in _division.shards([cell(n, 1) for n in range(9)], hours=2, parallel=3)] == [3, 3, 3]
+    assert len(_division.shards([cell(0, 1), cell(1, 1)], hours=2, parallel=3)) == 2
+    assert _division.shards([], hours=2, parallel=3) == []
 
 
 def test_a_cell_longer_than_half_the_limit_stands_alone():
-    divided = _controller.shards([cell(0, 9000), cell(1, 100), cell(2, 100)], hours=2, parallel=1)
+    divided = _division.shards([cell(0, 9000), cell(1, 100), cell(2, 100)], hours=2, parallel=1)
     assert sorted(map(len, divided)) == [1, 2]
 
 

@@ -31,6 +31,7 @@ class FakeQueue:
     cells: dict[str, FakeJob] = field(default_factory=dict)
 
 
+BROKEN = ["SLURM does not answer"]
 EMPTY = FakeQueue()
 PENDING, WORKING = FakeQueue({"c": FakeJob("PENDING")}), FakeQueue({"c": FakeJob("RUNNING")})
 
@@ -72,6 +73,7 @@ def known(*attempts: AttemptInfo, **fields) -> Evidence:
             "no sign of it for 200 s; its last heartbeat held 95 of 100 MiB, so it probably ran out of memory",
         ),
         (known(attempt("error")), EMPTY, "retry", "1 failed: E at f.py:3: it broke"),
+        (known(attempt("machine")), EMPTY, "retry", "1 failed: E at f.py:3: it broke"),
         (
             known(attempt("killed"), attempt("stopped"), attempt("error")),
             None,
@@ -89,7 +91,40 @@ def known(*attempts: AttemptInfo, **fields) -> Evidence:
     ],
 )
 def test_a_cell_is_in_the_state_that_its_evidence_says(evidence, queue, word, detail):
-    assert state(evidence, queue, now=NOW) == CellState(word, detail)
+    found = state(evidence, queue, now=NOW)
+    assert (found.state, found.detail) == (word, detail)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "queue", "trouble"),
+    [
+        (known(), PENDING, ""),
+        (known(BEGUN), PENDING, "the attempt before vanished on node7"),
+        (
+            known(attempt(where=FULL | {"node": "n1"})),
+            WORKING,
+            "the attempt before vanished on n1; its last heartbeat held 95 of 100 MiB",
+        ),
+        (known(attempt("preempted")), PENDING, "the attempt before ended on node7 with 'preempted'"),
+        (known(attempt("yielded")), PENDING, ""),
+        (known(attempt("machine")), PENDING, "the attempt before ended on node7 with 'machine': E at f.py:3: it broke"),
+        (known(attempt("error"), BEGUN, live=BEGUN), None, "the attempt before ended on node7 with 'error': "),
+        (known(BEGUN, live=BEGUN), None, ""),
+    ],
+)
+def test_of_a_cell_that_waits_or_runs_again_it_is_told_what_went_wrong_before(evidence, queue, trouble):
+    told = state(evidence, queue, now=NOW).trouble
+    assert told.startswith(trouble)
+    assert bool(told) is bool(trouble)
+
+
+def test_a_summary_tells_of_trouble_and_of_a_scheduler_that_does_not_answer():
+    found = {"a": CellState("queued", trouble="the attempt before vanished on n1"), "b": CellState("ok")}
+    causes = summary(manifest(*found), found, broken=BROKEN).causes
+    assert causes["queued: the attempt before vanished on n1"] == 1
+    assert causes["SLURM does not answer"] == 1
+    done = {"b": CellState("ok")}
+    assert summary(manifest(*done), done, broken=BROKEN).causes == {}
 
 
 def test_states_are_told_for_every_cell():

@@ -12,6 +12,7 @@ import pytest
 from attnbench.engine import _files, _records
 from attnbench.engine._records import Damaged, decode, encode
 from attnbench.engine.store import AlreadyDone, Store
+from tests import invariants
 
 ROW = {"status": "ok", "result": {"score": 0.1 + 0.2}, "raw": {"curve": [1 / 3] * 50}}
 
@@ -242,13 +243,19 @@ def check_and_resume(store: Store, id: str) -> None:
     assert not leftovers(store)
 
 
+@pytest.mark.fault("F11", "kill -9 at a random moment of a commit, 40 times")
 def test_a_commit_killed_at_random_leaves_the_whole_row_or_none(store):
     kill_at_random(store, 40)
+    for name in ("I1", "I2", "I3", "I5"):
+        invariants.note(name, "40 kills: each left the whole row or none")
 
 
+@pytest.mark.fault("F11", "kill -9 at a random moment of a commit, 300 times")
 @pytest.mark.chaos
 def test_a_commit_killed_at_random_three_hundred_times(store):
     kill_at_random(store, 300)
+    for name in ("I1", "I2", "I3", "I5"):
+        invariants.note(name, "300 kills: each left the whole row or none")
 
 
 def test_of_many_that_commit_at_once_one_wins_and_the_others_are_kept(store):

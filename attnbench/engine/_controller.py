@@ -1,14 +1,18 @@
 """The loop that sees a sweep through on SLURM: each turn compares the store with the queue and does what is missing."""
 
-import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
-from attnbench.engine._queue import QueueSnapshot, ask, largest_array
+from attnbench.engine._division import shards
+from attnbench.engine._queue import Job, QueueSnapshot, ask, largest_array
+from attnbench.engine._records import sweep_scratch
 from attnbench.engine._submission import Request, Submission, prepare, snapshot, submissions, submit
+from attnbench.engine._upkeep import Deaf, avoiding, refusal, shortage, sweep_away, unneeded
+from attnbench.engine._verdict import passing
 from attnbench.engine.progress import Progress
 from attnbench.engine.shard import Event
 from attnbench.engine.store import Evidence, Store
@@ -18,38 +22,16 @@ TRIES = 5  # submissions again, in a row, without a cell that ended, before the 
 SETTLED = 2  # snapshots in a row without its job before a cell counts as lost: a requeue has gaps
 PATIENCE_S = 60.0  # a busy scheduler may take long to answer
 SILENT = "SLURM does not answer. Its jobs go on, and this waits."
-CLEAR = re.compile(  # what sbatch says when it has certainly taken no job
-    r"invalid|violates|not available|cannot be satisfied|denied|permission|unrecognized|exceed|too large|must be",
-    re.IGNORECASE,
-)
-
-
-def shards(cells: Sequence[Cell], *, hours: float, parallel: int) -> list[list[str]]:
-    """Divides cells into shards of at most half of `hours` by their estimates, and into at least `parallel` of them.
-
-    The longest first, each to the shard that has least; a cell longer than half of `hours` stands alone.
-    """
-    longest_first = sorted(cells, key=lambda cell: -cell.estimate_s)
-    half_s = 1800 * hours
-    count = min(len(cells), max(parallel, int(sum(cell.estimate_s for cell in cells) / half_s)))
-    while True:
-        loads: list[float] = [0.0] * count
-        divided: list[list[str]] = [[] for _ in range(count)]
-        for cell in longest_first:
-            least = loads.index(min(loads))
-            loads[least] += cell.estimate_s
-            divided[least].append(cell.id)
-        too_long = any(load > half_s and len(ids) > 1 for load, ids in zip(loads, divided, strict=True))
-        if not too_long or count == len(cells):
-            return divided
-        count = min(len(cells), count + max(1, count // 10))
+UNBOUNDED = 2**31
+LINGER_S = 30.0  # how long a job may take to end after its last cell
+RELEASED_S = 120.0  # a restarted scheduler may have forgotten for so long that jobs were let go
 
 
 class Controller:
     """The loop's memory, none of which is needed to begin again: what it has seen, and how often it tried.
 
     open: cells that have not ended. counts: how the others did, in the words of `Supervisor.run`.
-    submitted: the last turn left nothing to submit or release. given_up: why, if it did.
+    submitted: the last turn left nothing to submit or release. given_up: why, if it did. waits_for: what it last did.
     """
 
     def __init__(
@@ -58,7 +40,7 @@ class Controller:
         self.open = {cell.id: cell for cell in cells}
         self.counts: Counter[str] = Counter()
         self.submitted = False
-        self.given_up = ""
+        self.given_up = self.waits_for = ""
         self._store, self._request, self._progress, self._say = store, request, progress, note
         self._begun = False
         self._tries = -1  # the first submission is no repetition
@@ -70,24 +52,40 @@ class Controller:
         self._dropped: set[str] = set()  # jobs that this controller cancelled
         self._cancelled: set[str] = set()  # cells whose job somebody cancelled meanwhile
         self._refusal = ""  # sbatch's last words
+        self._most = UNBOUNDED  # tasks that one array may have, as far as the queue had room
+        self._deaf = Deaf()
+        self._finished: list[str] = []  # cells that ended under its eyes
+        self._free: set[str] = set()  # jobs that have been seen released
+        self._sent_away = 0  # attempts that were preempted or met a time limit
 
     def turn(self) -> bool:
         """Looks at the store and the queue once and does what is missing; True when there is nothing more to do.
 
-        Raises ValueError when SLURM refuses the first submission.
+        Raises ValueError when SLURM refuses the first submission, OSError when the store cannot be used for a lasting
+        reason.
         """
+        try:
+            return self._turn()
+        except OSError as error:
+            if not passing(error):
+                raise
+            self._wait(f"The store cannot be written ({error}); this waits.")
+            return False
+
+    def _turn(self) -> bool:
         evidence = self._harvest()
         if not self.open:
             return True
         if (seen := snapshot(self._store.root, timeout_s=PATIENCE_S)) is None:
-            self._note(SILENT)
+            self._wait(SILENT)
             return False
         self._follow(seen)
+        self._end_deaf(seen, evidence)
         due, covered = self._due(seen, evidence), seen.cells.keys() & self.open.keys()
         if due and self._tries >= TRIES and not covered:
             self.give_up(f"{TRIES} submissions in a row ended without a finished cell{self._last_words()}")
         elif due and time.monotonic() >= self._not_before:
-            self._submit(due, patient=bool(covered))
+            self._submit(due, evidence, patient=bool(covered))
             seen = snapshot(self._store.root, timeout_s=PATIENCE_S)
         elif self._cancelled.issuperset(self.open) and not covered:
             self.give_up("their jobs were cancelled")
@@ -111,7 +109,7 @@ class Controller:
             self._dropped.update(stuck)
             ask("scancel", *stuck)
         covered = {cell for job in live if known[job.nonce].released for cell in seen.shards[job.id]}
-        done = True
+        done = self._release_again([job for job in live if known[job.nonce].released], known)
         for nonce in sorted({job.nonce for job in live if not known[job.nonce].released}):
             jobs = [job for job in live if job.nonce == nonce]
             cells = {cell for job in jobs for cell in seen.shards[job.id]} - covered
@@ -121,6 +119,46 @@ class Controller:
             else:
                 done &= ask("scancel", *(job.id for job in jobs)) is not None
         return done
+
+    def see_off(self) -> None:
+        """Waits for the jobs of cells that have ended, and cancels those that do not end by themselves.
+
+        A job can outlive its work: one that waits with cells that another job has done, one whose daemon was killed.
+        """
+        with suppress(OSError):  # what is left over harms nothing
+            sweep_away(self._store.root)
+            sweep_scratch()
+            for id in self._finished:
+                self._store.done(id)  # which removes drafts of killed writers
+        end = time.monotonic() + LINGER_S
+        while time.monotonic() < end + LINGER_S:
+            if (seen := snapshot(self._store.root)) is not None:
+                if not (left := unneeded(self._store, seen)):
+                    return
+                late = [job.id for job in left if job.state == "PENDING" or time.monotonic() > end]
+                if late and ask("scancel", *late) is None:
+                    return
+            time.sleep(min(1.0, self._request.site.poll_s))
+
+    def _release_again(self, live: Sequence[Job], known: Mapping[str, Submission]) -> bool:
+        """Lets jobs go that are held although they were released: a scheduler that was killed forgets its last seconds.
+
+        What was seen released before and is held later was held by a person, and stays so.
+        """
+        held = [job for job in live if job.held]
+        self._free.update(job.id for job in live if not job.held)
+        mine = [job.id for job in held if job.id not in self._free or known[job.nonce].released_s < RELEASED_S]
+        return not mine or ask("scontrol", "release", *mine) is not None
+
+    def _end_deaf(self, seen: QueueSnapshot, evidence: Mapping[str, Evidence]) -> None:
+        """Cancels jobs that SLURM calls running although their supervisor is gone or stopped, so others can follow."""
+        if (deaf := self._deaf.jobs(seen, evidence)) and not shortage(self._store.root, 0):
+            ids = [job.id for job in deaf]
+            self._dropped.update(ids)
+            self._note(
+                f"No sign of life from {', '.join(job.detail for job in deaf)}; cancelled, to be submitted again."
+            )
+            ask("scancel", *ids)
 
     def _harvest(self) -> Mapping[str, Evidence]:
         """Takes the cells that have ended off the list; returns what is known of the others."""
@@ -133,12 +171,19 @@ class Controller:
             elif known.live and id not in self._told:
                 self._told.add(id)
                 self._progress.watch(Event(kind="start", id=id))
+        gone = [info.end for known in evidence.values() for info in known.attempts if info.end]
+        away = sum(end["outcome"] in ("preempted", "time limit") for end in gone)
+        if away > self._sent_away:
+            self._tries = min(self._tries, 0)  # to be sent away is no fault of the jobs
+        self._sent_away = away
         self._begun = True
         self._progress.refresh()
         return {id: evidence[id] for id in self.open}
 
     def _ended(self, known: Evidence) -> None:
         """Counts and shows a cell that has its row or is set aside; what had ended before we came is skipped."""
+        if self._begun:
+            self._finished.append(known.id)
         outcome = "failed" if known.failed else known.status if self._begun else "done"
         assert outcome is not None
         self.counts[outcome] += 1
@@ -165,41 +210,55 @@ class Controller:
         lost = (id for id in self.open if self._absent[id] >= (SETTLED if id in self._watched else 1))
         return [self.open[id] for id in lost if id not in self._cancelled]
 
-    def _submit(self, cells: Sequence[Cell], *, patient: bool) -> None:
+    def _submit(self, cells: Sequence[Cell], evidence: Mapping[str, Evidence], *, patient: bool) -> None:
         """One array for the training cells and one for the cost cells, more where the site's arrays are short."""
+        if why := shortage(self._store.root, len(cells)):
+            return self._wait(why)
         if (size := largest_array()) is None:
-            return self._note(SILENT)
+            return self._wait(SILENT)
+        size = min(size, self._most)
+        asked, avoided = avoiding(self._request, [evidence[cell.id] for cell in cells])
+        if avoided:
+            self._note(f"Attempts were lost twice on {', '.join(avoided)}, so jobs go to other nodes.")
         self._tries += 1
         self._not_before = time.monotonic() + self._request.site.poll_s * 2 ** min(self._tries, TRIES)
         self._watched.update(cell.id for cell in cells)
         resources = self._request.resources
         for kind in ("train", "cost"):
             mine = [cell for cell in cells if cell.kind == kind]
-            request = replace(self._request, resources=resources if kind == "train" else replace(resources, nodes=1))
-            divided = shards(mine, hours=resources.hours, parallel=resources.parallel)
-            if request.resources.nodes > 1:  # each is a job of its own
-                divided = [[cell.id] for cell in sorted(mine, key=lambda cell: -cell.estimate_s)]
+            request = replace(asked, resources=resources if kind == "train" else replace(resources, nodes=1))
+            divided = shards(mine, hours=resources.hours, parallel=resources.parallel, each=request.resources.nodes > 1)
             alone = kind == "cost" and not request.site.shared_timing
             for start in range(0, len(divided), size):
                 submission = prepare(self._store.root, divided[start : start + size], request)
-                self._sbatch(submission, request, alone=alone, patient=patient)
+                if not self._sbatch(submission, request, alone=alone, patient=patient):
+                    return None
         return None
 
-    def _sbatch(self, submission: Submission, request: Request, *, alone: bool, patient: bool) -> None:
-        """Runs sbatch. An error that leaves open whether the jobs were taken is settled by later looks at the queue.
+    def _sbatch(self, submission: Submission, request: Request, *, alone: bool, patient: bool) -> bool:
+        """Runs sbatch; False when the queue is full, so that the rest has to wait.
 
+        An error that leaves open whether the jobs were taken is settled by later looks at the queue.
         Raises ValueError for a clear refusal, unless `patient`: while jobs of ours live, a full queue will empty.
         """
+        tasks = len(submission.shards)
         try:
             submit(submission, request, alone=alone)
+            self._most = max(self._most, 2 * tasks)
         except (RuntimeError, OSError) as error:  # submitit's own errors are RuntimeErrors
             lines = [line for line in str(error).splitlines() if "error" in line]
             self._refusal = (lines or [str(error)])[-1].strip()
-            if clear := CLEAR.search(str(error)):
+            meant = refusal(str(error))
+            if meant != "unsure":
                 shutil.rmtree(submission.folder)
-            if clear and not patient:
+            if meant == "full":
+                self._most, self._tries = max(1, tasks // 2), self._tries - 1
+                self._wait(f"SLURM takes no more jobs now ({self._refusal}); the rest follows as others end.")
+                return False
+            if meant == "clear" and not patient:
                 raise ValueError(f"SLURM refused the jobs: {self._refusal}") from error
             self._note(f"sbatch failed ({self._refusal}); the queue will show whether the jobs were taken.")
+        return True
 
     def _last_words(self) -> str:
         """The last line of the log that was written last, or what sbatch said: why jobs end at once."""
@@ -208,6 +267,11 @@ class Controller:
         if self._refusal or not told:
             return f" ({self._refusal})" if self._refusal else ""
         return f" ({told[-1].read_text(errors='replace').strip().splitlines()[-1]}; see {told[-1]})"
+
+    def _wait(self, why: str) -> None:
+        """Says for what the loop waits."""
+        self.waits_for = why
+        self._note(why)
 
     def _note(self, sentence: str) -> None:
         """One sentence for people, said once."""

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,6 +26,13 @@ def freeze(folder: Path) -> None:
         shutil.copyfile(file, part / "mechanisms" / Path(file).name)
     part.rename(folder)
     (folder / MARKER).write_text(json.dumps(commit(home("attnbench").parent)))
+
+
+@cache
+def size() -> int:
+    """Bytes that a frozen copy takes, about."""
+    files = (file for package in PACKAGES for file in home(package).rglob("*") if "__pycache__" not in file.parts)
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def home(package: str) -> Path:

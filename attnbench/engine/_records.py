@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -23,11 +24,13 @@ STATUSES = ("ok", "oom", "timeout", "diverged")
 HEAD = ("schema", "id", "status", "generation", "attempt", "started", "finished", "wall_s")
 BODY = ("spec", "result", "cost", "host", "data", "code", "raw", "error", "where")
 SEAL = re.compile(rb'\{"crc":"([0-9a-f]{8})",')
+OWNER = "owner"  # in a scratch folder, a link that names the process that made it
 SILENT_S = 60.0  # an attempt elsewhere that has been silent for so long is over
 HUNG_S = 600.0  # the same for one whose process still exists here: it may be stopped or stuck
 SAME_TWICE = 2  # errors with one signature before a cell is set aside
 CHARGED = 5  # errors, kills and losses of any kind before it is
-CHARGES = ("error", "killed", "lost")
+CHARGES = ("error", "killed", "machine", "lost")
+FULL = 0.9  # of the memory limit: what makes a death without a word a probable lack of memory
 
 
 class Damaged(Exception):
@@ -91,6 +94,30 @@ def scratch(uuid: str, record: Path | None = None) -> Path:
     record: the attempt's file, to have that folder beside it, where all nodes of a cluster see it.
     """
     return record.with_suffix(".scratch") if record else Path(tempfile.gettempdir()) / f"attnbench-{uuid}"
+
+
+def make_scratch(folder: Path) -> Path:
+    """Makes that folder, with a link in it that names this process."""
+    folder.mkdir(mode=0o700)
+    (folder / OWNER).symlink_to(f"{os.getpid()} {born(os.getpid())} {machine()}")
+    return folder
+
+
+def sweep_scratch() -> None:
+    """Removes such folders on this machine whose processes were killed before they could."""
+    for folder in left_scratch():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def left_scratch() -> list[Path]:
+    """The folders on this machine whose processes were killed before they could remove them."""
+    left = []
+    for folder in Path(tempfile.gettempdir()).glob("attnbench-*"):
+        with suppress(OSError, ValueError):  # another user's, or just being removed
+            pid, birth, where = str((folder / OWNER).readlink()).split(" ", 2)
+            if where == machine() and born(int(pid)) != birth:
+                left.append(folder)
+    return left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +232,14 @@ def charge(info: AttemptInfo, now: float) -> str | None:
     return info.end["outcome"] if info.end["outcome"] in CHARGES else None
 
 
+def memory(last: AttemptInfo) -> str:
+    """Half a sentence for an attempt that vanished, if its last heartbeat tells why."""
+    limit = last.where.get("memory_mib")
+    if limit is None or last.rss_mib is None or last.rss_mib < FULL * limit:
+        return ""
+    return f"; its last heartbeat held {last.rss_mib:.0f} of {limit:.0f} MiB, so it probably ran out of memory"
+
+
 def set_aside(attempts: Sequence[AttemptInfo], now: float) -> dict[str, Any] | None:
     """The error for which a cell is given up, from the attempts of one generation; None while it may be tried.
 
@@ -218,7 +253,7 @@ def set_aside(attempts: Sequence[AttemptInfo], now: float) -> dict[str, Any] | N
     if last := [info.end for info in charged if info.end]:
         shown = [end for end in errors if end["signature"] == twice[0][0]] if twice else last
         return {**(shown[-1]["error"] or {}), "signature": shown[-1]["signature"], "tries": len(charged)}
-    message = f"{len(charged)} attempts vanished with the process that watched them."
+    message = f"{len(charged)} attempts vanished with the process that watched them{memory(charged[-1])}."
     return {
         "type": "lost",
         "message": message,

@@ -11,6 +11,7 @@ error although the job was taken, is found in the queue and adopted. Job ids alo
 
 import json
 import math
+import os
 import shlex
 import shutil
 import socket
@@ -27,6 +28,7 @@ from attnbench.engine import shard_job
 from attnbench.engine._files import create, make_folder, read
 from attnbench.engine._freeze import freeze
 from attnbench.engine._queue import PREFIX, Job, QueueSnapshot, ask, look
+from attnbench.engine._records import born, machine
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
 SCHEMA = 1
+MAKER = "maker.json"  # the process that writes the rest of a submission
 NOTICE_S = 120  # how long before its end SLURM tells a job of ten minutes or more; shorter jobs get a fifth
 
 
@@ -115,6 +118,11 @@ class Submission:
     def released(self) -> bool:
         return (self.folder / "jobs.json").exists()
 
+    @property
+    def released_s(self) -> float:
+        """Seconds since its jobs were let go."""
+        return time.time() - json.loads(read(self.folder / "jobs.json"))["released"]
+
     def complete(self, jobs: Sequence[Job]) -> bool:
         """Puts every pickle where its task looks for it, then lets the jobs go. False: the scheduler did not do it.
 
@@ -139,7 +147,11 @@ class Submission:
 
     def write(self, name: str, value: dict[str, Any]) -> None:
         """Writes one of its files, once and durably; what another controller wrote first stands."""
-        create(self.folder / name, json.dumps(value, indent=1).encode(), owner=name)
+        try:
+            create(self.folder / name, json.dumps(value, indent=1).encode(), owner=name)
+        except FileNotFoundError:  # the draft was swept away since the file was there
+            if not (self.folder / name).exists():
+                raise
 
 
 @cache
@@ -168,7 +180,12 @@ def prepare(root: Path, shards: Sequence[Sequence[str]], request: Request) -> Su
     if "%" in str(folder):
         raise ValueError(f"SLURM reads '%' in a path as a pattern; choose a results folder without it, not {root}.")
     make_folder(folder / "submitit")
-    freeze(folder / "code")
+    (folder / MAKER).write_text(json.dumps({"machine": machine(), "pid": os.getpid(), "born": born(os.getpid())}))
+    try:
+        freeze(folder / "code")
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)  # a full disk is not to be filled by attempts at it
+        raise
     resources, limits = request.resources, request.limits
     intent = {
         "schema": SCHEMA,

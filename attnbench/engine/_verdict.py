@@ -2,6 +2,8 @@
 
 import errno
 import json
+import re
+import shutil
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,14 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from attnbench.engine._child import read_outcome
-from attnbench.engine._records import Row
+from attnbench.engine._records import FULL, Row
 
-FULL = 0.9  # of the memory limit: the watchdog's line, and what makes a SIGKILL a lack of memory
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM)  # sent by somebody, never by the cell itself
 PASSING = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ETIMEDOUT),  # the disk
     *(errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE),  # the machine
 }
+ROOM_KIB = 256  # less than this is a full disk
+MACHINE = re.compile(  # what broken machines make a cell say; `[Errno 5]` is how Python opens an error of the disk
+    rf"\[Errno ({errno.EIO}|{errno.ENOSPC}|{errno.EDQUOT}|{errno.ESTALE})\]|uncorrectable ECC|\bXid\b|GPU is lost"
+    r"|fallen off the bus|CUDA-capable device\(s\) is/are busy|no CUDA-capable device|NVLink error"
+    r"|hardware stack error",
+    re.IGNORECASE,
+)
 TAIL = 4000  # characters of a log that stand in for a traceback
 PARTIAL = "partial.json"  # beside the outcome: blocks the child knew early, for rows of cells that had to be killed
 
@@ -44,7 +52,17 @@ class Ending:
 
 
 def judge(ending: Ending, outcome: Path, log: Path) -> Verdict:
-    """What became of a cell. An outcome that lies there is good, however its process ended after that."""
+    """What became of a cell. An outcome that lies there is good, however its process ended after that.
+
+    What goes wrong while a disk is full is nobody's fault: the cell waits and is tried again.
+    """
+    verdict = _judge(ending, outcome, log)
+    if verdict.outcome in ("error", "machine") and any(_no_room(file.parent) for file in (outcome, log)):
+        return Verdict(outcome="stopped", error=verdict.error)
+    return verdict
+
+
+def _judge(ending: Ending, outcome: Path, log: Path) -> Verdict:
     try:
         found = read_outcome(outcome)
     except (ValueError, OSError) as error:
@@ -80,10 +98,18 @@ def _full(ending: Ending) -> bool:
 
 
 def _told(found: Row) -> Verdict:
+    """What the child itself said; an error of the machine's does not count against the cell as its own would."""
     if found["status"] != "error":
         return Verdict(outcome=found["status"], row=found)
     error = found.get("error") or _message("Error", "The cell failed and did not say why.")
-    return Verdict(outcome="error", signature=f"{error.get('type')} at {error.get('frame') or '?'}", error=error)
+    outcome = "machine" if MACHINE.search(str(error.get("message"))) else "error"
+    return Verdict(outcome=outcome, signature=f"{error.get('type')} at {error.get('frame') or '?'}", error=error)
+
+
+def _no_room(folder: Path) -> bool:
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free < ROOM_KIB * 1024
+    return False
 
 
 def _died(code: int, log: Path) -> Verdict:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -122,7 +123,8 @@ class Progress:
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=self._stream, flush=True)
+            with suppress(OSError):  # a log on a full disk
+                print(text, file=self._stream, flush=True)
 
     def _open_bar(self) -> None:
         from rich.console import Console

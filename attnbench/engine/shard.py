@@ -17,7 +17,7 @@ from attnbench.engine._child import Child, environment, memory_mib, wait
 from attnbench.engine._clerk import Clerk, Due, Event
 from attnbench.engine._job import Job, Limits, Timing
 from attnbench.engine._places import Place, Places
-from attnbench.engine._records import Attempt, scratch
+from attnbench.engine._records import CHARGES, Attempt, make_scratch, scratch, sweep_scratch
 from attnbench.engine._verdict import FULL, Verdict, judge, not_started, passing
 from attnbench.engine.store import AlreadyDone, Store
 
@@ -76,6 +76,7 @@ class Supervisor:
         """
         self._queue, self._counts = dict.fromkeys(ids, 0.0), Counter()
         self._places = places or Places(workers)
+        sweep_scratch()
         try:
             while self._jobs or self._clerk.held or self._queue:
                 self._turn()
@@ -217,8 +218,7 @@ class Supervisor:
         """The cell at work; None, and the attempt settled, when its spec is damaged or no process can be started."""
         try:
             spec = self._store.spec(id)
-            folder = scratch(attempt.uuid, attempt.path if spec.get("nodes", 1) > 1 else None)
-            folder.mkdir(mode=0o700)
+            folder = make_scratch(scratch(attempt.uuid, attempt.path if spec.get("nodes", 1) > 1 else None))
             command = self.command(self._store.spec_path(id), folder / "outcome.json")
             variables = environment(spec.get("threads", 0)) | place.environment()
             child = Child(command, log=attempt.log_path, environment=variables)
@@ -270,7 +270,7 @@ class Supervisor:
                 self._forget(due.id)
                 word = "done" if due.duplicate else verdict.outcome
                 self._finish(due, word, "another attempt had committed" if due.duplicate else message)
-            elif verdict.outcome in ("error", "killed") and (failed := self._store.failed(due.id)):
+            elif verdict.outcome in CHARGES and (failed := self._store.failed(due.id)):
                 self._finish(due, "failed", str(failed.get("message") or failed["signature"]))
             elif verdict.outcome != "yielded":
                 self._queue[due.id] = time.monotonic() + self._again_s(due)

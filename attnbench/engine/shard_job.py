@@ -52,6 +52,12 @@ class End:
                 self._question = subprocess.Popen(question("%e"), stdout=PIPE, stderr=DEVNULL, text=True)
         return self.last
 
+    def stop(self) -> None:
+        """No question outlives the job."""
+        if self._question is not None:
+            self._question.kill()
+            self._question.communicate()
+
     def _take(self, question: "subprocess.Popen[str]") -> None:
         if question.poll() is None:
             if time.monotonic() - self._asked > ANSWER_S:
@@ -114,10 +120,13 @@ def run_shard(folder: str) -> None:
         supervisor.command = lambda spec_path, out_path: over_nodes(alone(spec_path, out_path), limit_mib)
     notice.watch(supervisor)
     expected = intent.get("expected")
-    outcomes = run_packed(supervisor, store, kinds(store, ids), workers="auto", limits=limits, expected=expected)
+    try:
+        outcomes = run_packed(supervisor, store, kinds(store, ids), workers="auto", limits=limits, expected=expected)
+    finally:
+        end.stop()
     left = unfinished(store, ids)
     reason = notice.reason or (TIME_LIMIT if TIME_LIMIT in outcomes else None)
-    print(f"Shard {shard}: {len(before)} cells to do, {len(left)} left; {reason or 'not interrupted'}.", flush=True)
+    log(f"Shard {shard}: {len(before)} cells to do, {len(left)} left; {reason or 'not interrupted'}.")
     if left and (reason == PREEMPTED or (reason == TIME_LIMIT and len(left) < len(before))):
         requeue()
     sys.exit(0)  # not caught by submitit, which would pickle a result that nobody reads
@@ -142,9 +151,9 @@ def requeue() -> None:
     answered, the job ends, and whoever controls the sweep submits the rest.
     """
     if (word := state()) != "RUNNING":
-        print(f"Not queued again: SLURM calls this job {word or 'nothing'}.", flush=True)
+        log(f"Not queued again: SLURM calls this job {word or 'nothing'}.")
         return
-    print("Asking to be queued again.", flush=True)
+    log("Asking to be queued again.")
     with suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(["scontrol", "requeue", this_job()], timeout=20, check=False)
 
@@ -187,4 +196,10 @@ def where(nonce: str, shard: int) -> dict[str, str | int]:
 def say(event: Event) -> None:
     """One line in the job's log per event."""
     told = [event.kind, event.id, event.outcome, f"{event.wall_s:.1f} s" if event.wall_s else None, event.message]
-    print(datetime.now().isoformat(timespec="seconds"), *(str(word) for word in told if word), flush=True)
+    log(datetime.now().isoformat(timespec="seconds"), *(str(word) for word in told if word))
+
+
+def log(*words: str) -> None:
+    """A line in the job's log; a full disk takes none, and the cells matter more."""
+    with suppress(OSError):
+        print(*words, flush=True)

@@ -35,6 +35,8 @@ def run_slurm(store: Store, cells: Sequence[Cell], *, request: Request, wait: bo
         control = Controller(store, cells, request, progress=progress, note=partial(_note, quiet=quiet))
         try:
             _loop(store, control, poll_s=request.site.poll_s, wait=wait)
+            if not control.open:
+                control.see_off()
         except KeyboardInterrupt:
             control.release(snapshot(store))  # what was just submitted must not stay held
     if control.given_up:
@@ -73,7 +75,7 @@ def _loop(store: Store, control: Controller, *, poll_s: float, wait: bool) -> No
         if not wait and control.submitted:
             break
         if not wait and time.monotonic() > patience_ends:
-            control.give_up("SLURM does not answer")
+            control.give_up((control.waits_for or "SLURM does not answer").rstrip("."))
             break
         _rest(store, control, poll_s)
 

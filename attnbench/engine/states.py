@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-from attnbench.engine._records import AttemptInfo
+from attnbench.engine._records import AttemptInfo, memory
 from attnbench.engine.codes import DAMAGED, DONE, INCOMPLETE, SET_ASIDE
 from attnbench.engine.store import Evidence
 from attnbench.manifest import Cell, Manifest
 
 Word = Literal["new", "queued", "running", "lost", "retry", "ok", "oom", "timeout", "diverged", "failed", "corrupt"]
 ROWS = ("ok", "oom", "timeout", "diverged")
-FULL = 0.9  # of its limit: the memory at which a vanished cell probably died of it
+FAILED = ("error", "killed", "machine")  # how attempts end that count against their cell
 
 
 class Job(Protocol):
@@ -36,11 +36,15 @@ class Snapshot(Protocol):
 
 @dataclass(frozen=True)
 class CellState:
-    """What a cell is at, and why; wall_s of its row, once it has one."""
+    """What a cell is at, and why; wall_s of its row, once it has one.
+
+    trouble: of a cell that waits or runs again, what became of the attempt before.
+    """
 
     state: Word
     detail: str = ""
     wall_s: float | None = None
+    trouble: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +109,8 @@ def state(known: Evidence, queue: Snapshot | None, *, now: float) -> CellState:
     if known.status in ROWS:
         return CellState(known.status, wall_s=known.wall_s)
     if known.live:
-        return CellState("running", _at_work(known.live, now))
+        before = [info for info in known.attempts if info is not known.live]
+        return CellState("running", _at_work(known.live, now), trouble=_trouble(before))
     if known.failed:
         return CellState("failed", _cause(known.failed))
     if queue and (job := queue.cells.get(known.id)):
@@ -116,7 +121,7 @@ def state(known: Evidence, queue: Snapshot | None, *, now: float) -> CellState:
 def _in_queue(attempts: Sequence[AttemptInfo], job: Job) -> CellState:
     """Of a cell without a living attempt in the list of a job: silent for a while, or not begun."""
     silent = attempts and attempts[-1].end is None and job.state == "RUNNING"
-    return CellState("running" if silent else "queued", job.detail)
+    return CellState("running" if silent else "queued", job.detail, trouble=_trouble(attempts))
 
 
 def _left_alone(attempts: Sequence[AttemptInfo], queue: Snapshot | None, now: float) -> CellState:
@@ -128,23 +133,28 @@ def _left_alone(attempts: Sequence[AttemptInfo], queue: Snapshot | None, now: fl
         silent = f"no sign of it for {now - last.heartbeat:.0f} s"
         if queue is None and "nonce" in last.where and not last.here:
             return CellState("running", f"{silent}, and the scheduler did not answer")
-        return CellState("lost", f"{silent}{_memory(last)}")
-    if last.end["outcome"] in ("error", "killed"):
-        tries = sum(1 for info in attempts if info.end and info.end["outcome"] in ("error", "killed"))
+        return CellState("lost", f"{silent}{memory(last)}")
+    if last.end["outcome"] in FAILED:
+        tries = sum(1 for info in attempts if info.end and info.end["outcome"] in FAILED)
         return CellState("retry", f"{tries} failed: {_cause({**(last.end['error'] or {}), **last.end})}")
-    return CellState("new", f"{last.end['outcome']} before it was finished")
+    return CellState("new", f"{last.end['outcome']} before it was finished", trouble=_trouble(attempts))
+
+
+def _trouble(attempts: Sequence[AttemptInfo]) -> str:
+    """What became of the last attempt, where that was no good end; nothing of one that made way for another."""
+    last = attempts[-1] if attempts else None
+    if last is None or (last.end and last.end["outcome"] in ("yielded", "done")):
+        return ""
+    place = f" on {last.where.get('node') or last.host}"
+    if last.end is None:
+        return f"the attempt before vanished{place}{memory(last)}"
+    told = f": {_cause({**(last.end['error'] or {}), **last.end})}" if last.end["outcome"] in FAILED else ""
+    return f"the attempt before ended{place} with '{last.end['outcome']}'{told}"
 
 
 def _at_work(live: AttemptInfo, now: float) -> str:
     memory = "" if live.rss_mib is None else f", {live.rss_mib:.0f} MiB"
     return f"on {live.host} for {now - live.started:.0f} s{memory}"
-
-
-def _memory(last: AttemptInfo) -> str:
-    limit = last.where.get("memory_mib")
-    if limit is None or last.rss_mib is None or last.rss_mib < FULL * limit:
-        return ""
-    return f"; its last heartbeat held {last.rss_mib:.0f} of {limit:.0f} MiB, so it probably ran out of memory"
 
 
 def _cause(error: Mapping[str, Any]) -> str:
@@ -154,17 +164,22 @@ def _cause(error: Mapping[str, Any]) -> str:
     return f"{error.get('signature') or error.get('type') or 'error'}{told}"
 
 
-def summary(manifest: Manifest, found: Mapping[str, CellState]) -> Summary:
-    """Counts, causes, time left and exit code; cells that are set aside or lost count as needing a word."""
+def summary(manifest: Manifest, found: Mapping[str, CellState], *, broken: Sequence[str] = ()) -> Summary:
+    """Counts, causes, time left and exit code; cells that are set aside or lost count as needing a word.
+
+    broken: sentences about what holds up all open cells.
+    """
     counts = Counter(cell.state for cell in found.values())
     spoken = ("failed", "corrupt", "lost", "retry")
     causes = Counter(f"{cell.state}: {cell.detail}" for cell in found.values() if cell.state in spoken)
+    causes.update(f"{cell.state}: {cell.trouble}" for cell in found.values() if cell.trouble)
     pace = Pace()
     for cell in manifest.cells:
         if (wall_s := found[cell.id].wall_s) is not None and found[cell.id].state == "ok":
             pace.add(cell, wall_s)
     open_cells = [cell for cell in manifest.cells if found[cell.id].state not in (*ROWS, "failed")]
     workers = max(1, counts["running"])
+    causes.update(dict.fromkeys(broken, len(open_cells)) if open_cells else {})
     left_s = round(pace.left_s(open_cells, workers=workers), 1)
     return Summary(
         sweep=manifest.sweep,

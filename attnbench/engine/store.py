@@ -88,8 +88,17 @@ class Store:
         return self._row(id, self.generation(id), whole=True)
 
     def done(self, id: str) -> Row | None:
-        """As `result`, with the entries that come before the spec only; fast."""
+        """As `result`, with the entries that come before the spec only; fast.
+
+        A draft that a killed writer left beside the row goes then, for no later attempt will come by.
+        """
+        if any(name.endswith(".tmp") for name in self._names(id)):
+            self.tidy(id)
         return self._row(id, self.generation(id), whole=False)
+
+    def row_bytes(self, id: str) -> bytes:
+        """The file of the row of the newest generation as it lies there, unchecked; empty if there is none."""
+        return self._bytes(self._result(id, self.generation(id))) or b""
 
     def generation(self, id: str) -> int:
         """How often the cell was opened again by `retry`."""
