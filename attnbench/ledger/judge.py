@@ -13,6 +13,7 @@ from attnbench.ledger.verdicts import Verdict, of_direction, of_place, of_places
 from attnbench.reports.stats import Difference, Interval, difference, holm, t_interval
 
 Counts = Mapping[str, tuple[str, bool | None]]
+Tables = Mapping[str, Table | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +79,18 @@ class Ledger:
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def judged(claims: Mapping[str, Claim], plan: Plan, root: Path, counts: Counts) -> Ledger:
-    """Every claim beside the rows under `root`.
+def tables_of(plan: Plan, root: Path) -> Tables:
+    """The rows under `root` of every sweep that a place names. Raises ValueError for rows of another sweep."""
+    names = sorted({place.sweep for entry in plan.reruns.values() for place in entry.places})
+    return {name: evidence.table(root, name) for name in names}
+
+
+def judged(claims: Mapping[str, Claim], plan: Plan, tables: Tables, counts: Counts) -> Ledger:
+    """Every claim beside the rows of sweeps.
 
     counts: of claims about counts, what our code has and whether that is what was printed, None if it cannot be told.
-    Raises ValueError for columns that the rows lack, filters that leave several variants, and rows of another sweep.
+    Raises SweepError, with the line of the place, for columns that rows lack and filters that leave several variants.
     """
-    names = sorted({place.sweep for entry in plan.reruns.values() for place in entry.places})
-    tables = {name: evidence.table(root, name) for name in names}
     found = {id: [searched(plan, id, i, tables) for i in range(len(plan.lines[id]))] for id in plan.reruns}
     family = {one.test: one.gain.p for own in found.values() for one in tested(own) if one.gain}
     corrected = dict(zip(family, holm(list(family.values())), strict=True))
@@ -98,7 +103,7 @@ def tested(sites: list[Site]) -> list[Finding]:
     return [one for site in sites for one in site.findings if one.gain]
 
 
-def searched(plan: Plan, id: str, number: int, tables: Mapping[str, Table | None]) -> Site:
+def searched(plan: Plan, id: str, number: int, tables: Tables) -> Site:
     """The evidence of one place, without verdicts yet. Raises SweepError with its line."""
     entry = plan.reruns[id]
     place = entry.places[number]

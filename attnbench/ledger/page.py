@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 
 from attnbench import paths
-from attnbench.ledger.judge import Finding, Ledger, Line, Site, judged
+from attnbench.ledger.judge import Finding, Ledger, Line, Site, judged, tables_of
 from attnbench.ledger.published import Claim, published
 from attnbench.ledger.reruns import reruns
 from attnbench.ledger.verdicts import NARROW, VERDICTS
@@ -55,7 +55,7 @@ def write_ledger(root: Path) -> Ledger:
 
     claims = published()
     plan = reruns(claims)
-    ledger = judged(claims, plan, paths.writable(root), all_counted(claims, plan))
+    ledger = judged(claims, plan, tables_of(plan, paths.writable(root)), all_counted(claims, plan))
     for name, text in (("claims.md", markdown(ledger)), ("claims.csv", table(ledger))):
         (root / name).write_text(text, encoding="utf-8", newline="\n")
     return ledger
