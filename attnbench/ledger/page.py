@@ -19,8 +19,9 @@ RULES = f"""\
 - **Ordering.** Two groups of rows are compared seed by seed, alike in everything else that was asked, and averaged over
   the other knobs within a seed. It agrees where the 95 % t interval of the paired difference over seeds lies on the
   claimed side and p, corrected by Holm over all {{family}} directions tested here, is below 0.05; it differs where
-  the interval lies on the other side, as surely. If no ordering were true or false here, one of them would be told
-  wrongly at most one time in twenty. All is said of our setting; the known differences stand beside it.
+  the interval lies on the other side, as surely. So the chance that any tie on the whole page is told as an order is at
+  most one in twenty, as far as differences over seeds are normal. All is said of our setting; the known differences
+  stand beside it.
 - **Ratio.** The same on the logarithm. The direction can agree or differ; its size agrees where the published factor
   lies in our interval, too, and can be refuted only where the setting is the same.
 - **Value.** A number from another setting decides nothing: ours is shown, and the verdict is *cannot tell*. Of the same
@@ -30,8 +31,8 @@ RULES = f"""\
   was printed. Counts of the quality `computed` were worked out from a description, in most cases not printed by the
   paper: that they agree says that our code is what was described, and nothing about results.
 - **Several pairs** of one place are one claim, which holds there if it holds in all of them, and is refuted by one.
-- **Several places** are replications. One that cannot tell has no vote; where two contradict each other the claim
-  cannot be told. How many places say what stands beside the verdict, and where they rest on the same cells it is said.
+- **Several places** are replications, or parts of another. One that cannot tell has no vote; where two contradict each
+  other the claim cannot be told. How many say what stands beside the verdict, and cells that places share are counted.
 - **What was measured once**, such as time and memory, has no interval and decides nothing. Where a cell diverged, ran
   out of memory or out of time, what is left is a selection, and the place cannot tell.
 
