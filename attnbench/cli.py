@@ -162,6 +162,16 @@ def report(
     reading.report(sweep_name(file), paths.results(results), quiet=quiet, mixed=mixed)
 
 
+@main.command()
+@common
+def ledger(results: Path | None, data_dir: Path | None, quiet: bool) -> None:
+    """Published claims beside what came out here: agrees, differs, cannot tell, not run."""
+    del data_dir
+    from attnbench import reading
+
+    reading.ledger(paths.results(results), quiet=quiet)
+
+
 @main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("task")
 @click.argument("subject")

@@ -1,4 +1,4 @@
-"""Verbs that only read: status, report, list and logs. None of them needs torch."""
+"""Verbs that only read: status, report, ledger, list and logs. Of them only the ledger needs torch: it counts."""
 
 import json
 import re
@@ -117,6 +117,15 @@ def report(name: str, root: Path, *, quiet: bool, mixed: bool) -> None:
         console = Console()
         console.print(screen(gather(store, listed, root / name, mixed=mixed).frame, console.width))
         console.print(f"Tables and figures: {summary.parent}", soft_wrap=True, highlight=False)
+
+
+def ledger(root: Path, *, quiet: bool) -> None:
+    """Writes claims.md and claims.csv under the root of results and prints the claims that agree or differ."""
+    from attnbench.ledger.page import spoken, write_ledger
+
+    found = write_ledger(root)
+    if not quiet:
+        click.echo(f"{spoken(found)}\n{root / 'claims.md'}")
 
 
 def shelf(entries: list[dict[str, Any]]) -> str:

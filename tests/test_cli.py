@@ -110,7 +110,7 @@ def test_help_list_and_status_import_nothing_heavy(tmp_path):
 def test_the_help_names_the_verbs_in_the_order_of_a_first_day():
     lines = call("--help").stdout.splitlines()
     verbs = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :] if line.strip()]
-    assert verbs == ["check", "sweep", "status", "report", "run", "list", "data", "doctor", "logs"]
+    assert verbs == ["check", "sweep", "status", "report", "ledger", "run", "list", "data", "doctor", "logs"]
     for verb in verbs:
         assert call(verb, "--help").exit_code == 0
 

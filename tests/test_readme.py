@@ -49,6 +49,7 @@ def test_every_verb_and_shipped_sweep_of_the_commands_is_there():
         "sweep",
         "status",
         "report",
+        "ledger",
         "run",
         "list",
         "data",
