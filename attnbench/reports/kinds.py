@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from attnbench.reports.bounded import mean_of
 from attnbench.reports.canvas import (
     QUIET,
     WIDTH_IN,
@@ -35,7 +36,7 @@ from attnbench.reports.canvas import (
 from attnbench.reports.columns import described, measured, worth
 from attnbench.reports.references import references
 from attnbench.reports.rows import counted
-from attnbench.reports.stats import Interval, t_interval
+from attnbench.reports.stats import Interval
 from attnbench.reports.summary import split
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ ROW_IN = 0.17
 TOLD = 60  # letters of a line that names levels
 LONGEST = 26  # letters of a line's name with which two panels stand side by side
 SEEDS = {"s": 8, "alpha": 0.75, "linewidths": 0, "gid": "seeds", "zorder": 3}
-MEANS = "Small points: seeds. Large points and bars: mean and 95 % t interval over seeds."
-STRIPS = "Points: seeds. Ticks and bars: mean and 95 % t interval over seeds. Right: seeds drawn / seeds asked."
+MEANS = "Small points: seeds. Large points and bars: mean and 95 % t interval over seeds, within what can be."
+STRIPS = "Points: seeds. Ticks and bars: mean and 95 % t interval, within what can be. Right: seeds drawn / asked."
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def spots(about: Rows, drawing: Drawing) -> list[Spot]:
     made = []
     for (variant,), rows in split(about, ["variant"]):
         found = [row for row in rows if drawable(row, drawing)]
-        made.append(Spot(variant, rows, found, t_interval([float(row[drawing.y]) for row in found])))
+        made.append(Spot(variant, rows, found, mean_of(drawing.y, [float(row[drawing.y]) for row in found])))
     return made
 
 
@@ -233,7 +234,7 @@ def horizontal(spot: Spot, column: str) -> Interval:
     if (low := first.get(f"{column}_q25")) is not None and (high := first.get(f"{column}_q75")) is not None:
         return Interval(mean, low, high, len(numbers))
     if len(set(numbers)) > 1:
-        return t_interval(numbers)
+        return mean_of(column, numbers)
     return Interval(mean, mean, mean, len(numbers))
 
 

@@ -13,6 +13,7 @@ from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
 from attnbench.reports.effects import effects
 from attnbench.reports.rows import records, write_csv, write_parquet
+from attnbench.reports.solved import WAY
 from attnbench.reports.summary import Line, Table, tables
 from attnbench.reports.trials import trials_sheets
 from attnbench.reports.widths import widths_sheets
@@ -36,7 +37,7 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     frame = gathered.frame
     curves = places.curves_of(store, manifest, folder)
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
-    pages = [*sheets_of(frame), *widths_sheets(frame), *trials_sheets(frame, manifest.choose)]
+    pages = [*sheets_of(frame, manifest.solved), *widths_sheets(frame), *trials_sheets(frame, manifest.choose)]
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(frame, folder / "rows.csv")
     write_parquet(frame, folder / "rows.parquet")
@@ -48,9 +49,9 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     return summary
 
 
-def sheets_of(frame: pd.DataFrame) -> list[sheets.Sheet]:
+def sheets_of(frame: pd.DataFrame, way: float = WAY) -> list[sheets.Sheet]:
     """Error and cost per setting, then the effects of knobs if any differs."""
-    pages = [sheet(table) for table in tables(frame) for sheet in (sheets.error_sheet, sheets.cost_sheet)]
+    pages = [sheet(table) for table in tables(frame, way) for sheet in (sheets.error_sheet, sheets.cost_sheet)]
     names = [row["task"] for row in records(frame)]
     for task in sorted({row["task"] for row in records(frame) if row["kind"] == "train"}, key=str):
         own = pd.DataFrame(frame[[name == task for name in names]])

@@ -15,6 +15,9 @@ from attnbench.reports.summary import Cost, Line, Table
 NOTHING = "–"  # noqa: RUF001  an en dash: no such number
 TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "→": r"$\to$"}  # noqa: RUF001
 TEX |= {mark: f"\\{mark}" for mark in "&%$#_{}"}
+SOLVED = (
+    "Solved: seeds that went past this score, and the 95 % Wilson interval of their share; a diverged one has not. "
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +35,12 @@ def error_sheet(table: Table) -> Sheet:
     """Every variant's error with interval, and its paired difference to the reference."""
     first, further = described(table.measure), list(table.lines[0].others)
     against = table.reference or "a reference"
-    head = ["variant", "seeds", first.label, "min – max", *(described(name).label for name in further)]  # noqa: RUF001
+    past = [] if table.solved_from is None else [f"solved: past {table.solved_from:.3g}"]
+    head = ["variant", "seeds", first.label, "min – max", *past, *(described(name).label for name in further)]  # noqa: RUF001
     rows = [
         [
             *(line.variant, seeds(line), line.trouble if not line.values else around(line.error)),
-            *(extremes(line), *(around(line.others[name]) for name in further)),
+            *(extremes(line), *share_solved(line), *(around(line.others[name]) for name in further)),
             *(change(line, table.reference), more(line), line.trouble or NOTHING),
         ]
         for line in table.lines
@@ -44,7 +48,8 @@ def error_sheet(table: Table) -> Sheet:
     levels = level_rows(table, further)
     return Sheet(
         title=f"{table.setting}: {'score' if first.better == 'higher' else 'error'}",
-        caption="Mean over seeds with 95 % t interval; seeds are those with a result of those asked. "
+        caption="Mean over seeds with 95 % t interval, cut off at what the measure can be; seeds are those with a "
+        f"result of those asked. {SOLVED if past else ''}"
         f"The difference is paired to {against} over the seeds that both have (n). It is bold if it differs from zero "
         "after Holm's correction over this table; otherwise the next column counts the common seeds more that would "
         "separate the two with a chance of 80 %, before that correction, if mean and spread stay as they are.",
@@ -63,7 +68,8 @@ def level_rows(table: Table, further: Sequence[str]) -> list[list[str]]:
 
     words = dict.fromkeys(word for levels in table.levels.values() for word in levels)
     found = [(word, [shown(name, word) for name in (table.measure, *further)]) for word in words]
-    return [[f"({word})", NOTHING, first, NOTHING, *others, *[NOTHING] * 3] for word, (first, *others) in found]
+    middle = [NOTHING] * (1 if table.solved_from is None else 2)
+    return [[f"({word})", NOTHING, first, *middle, *others, *[NOTHING] * 3] for word, (first, *others) in found]
 
 
 def cost_sheet(table: Table) -> Sheet:
@@ -154,10 +160,12 @@ def around(interval: Interval, *, sign: str = "") -> str:
 
 
 def plus_minus(interval: Interval | None, *, sign: str = "") -> str:
-    """The same with less room: 0.0386 ± 0.0032."""
+    """The same with less room, 0.0386 ± 0.0032, where mean and bounds allow."""
     if interval is None or interval.n < 2:
         return around(interval, sign=sign) if interval else NOTHING
     places = decimals(interval.half, interval.mean)
+    if abs(interval.high + interval.low - 2 * interval.mean) > 0.5 * 10**-places:  # cut off at a bound
+        return around(interval, sign=sign)
     return f"{interval.mean:{sign}.{places}f} ± {interval.half:.{places}f}"
 
 
@@ -173,6 +181,13 @@ def extremes(line: Line) -> str:
     low, high = line.spread
     places = decimals(line.error.half, line.error.mean)
     return f"{low:.{places}f} – {high:.{places}f}"  # noqa: RUF001
+
+
+def share_solved(line: Line) -> list[str]:
+    """Such as `2 / 3 [0.21, 0.94]`; no field in the table of a task that seeds do not succeed or fail at."""
+    if (found := line.solved) is None:
+        return []
+    return [f"{found.count} / {found.n} [{found.low:.2f}, {found.high:.2f}]" if found.n else NOTHING]
 
 
 def change(line: Line, reference: str | None) -> str:

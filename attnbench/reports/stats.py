@@ -10,6 +10,7 @@ from scipy.special import stdtr, stdtrit
 CONFIDENCE = 0.95
 POWER = 0.80  # the chance of separating two, at which seeds are counted
 SEEDS_AT_MOST = 1000
+ROUNDING = 1e-9  # a spread of this share of the mean is rounding
 
 Values = Sequence[float] | np.ndarray
 
@@ -67,14 +68,17 @@ def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = C
 
 
 def p_of_zero(values: np.ndarray) -> float:
-    """Two-sided p of a one-sample t test against zero; 0 for equal values that are not zero, 1 for all zero."""
+    """Two-sided p of a one-sample t test against zero; of equal values only the signs testify, 2 / 2^n.
+
+    Scores counted on few examples repeat, and two or three equal differences are no proof of a spread of zero.
+    """
     n = len(values)
     if n < 2:
         return nan
-    error = float(values.std(ddof=1)) / sqrt(n)
-    if error == 0:
-        return 0.0 if values.mean() else 1.0
-    return float(2 * stdtr(n - 1, -abs(float(values.mean())) / error))
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / sqrt(n)
+    if error <= ROUNDING * abs(mean):
+        return 2.0 ** (1 - n) if mean else 1.0
+    return float(2 * stdtr(n - 1, -abs(mean) / error))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
