@@ -115,5 +115,6 @@ def caption(frame: pd.DataFrame, found: list[Table]) -> str:
     text = f"{ok} of {len(trained)} trainings ok. Mean {told}, ± half of its 95 % t interval over seeds."
     against = ", ".join(sorted({table.reference for table in found if table.reference}))
     text += f" Differences are paired to {against}." if against else ""
+    text += f" {found[0].ranking.sentence}" if len(found) == 1 else ""
     noisy = any(row.get(f"cost.{word}") for row in trained for word in ("noisy", "shared"))
     return f"{text} ~ marks timings that are noisy or were taken on a shared node." if noisy else text

@@ -9,15 +9,13 @@ from typing import Any
 import pandas as pd
 
 from attnbench.reports.columns import described
+from attnbench.reports.solved import SOLVED
 from attnbench.reports.stats import Interval
 from attnbench.reports.summary import Cost, Line, Table
 
 NOTHING = "–"  # noqa: RUF001  an en dash: no such number
 TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "→": r"$\to$"}  # noqa: RUF001
 TEX |= {mark: f"\\{mark}" for mark in "&%$#_{}"}
-SOLVED = (
-    "Solved: seeds that went past this score, and the 95 % Wilson interval of their share; a diverged one has not. "
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +34,12 @@ def error_sheet(table: Table) -> Sheet:
     first, further = described(table.measure), list(table.lines[0].others)
     against = table.reference or "a reference"
     past = [] if table.solved_from is None else [f"solved: past {table.solved_from:.3g}"]
-    head = ["variant", "seeds", first.label, "min – max", *past, *(described(name).label for name in further)]  # noqa: RUF001
+    head = ["variant", "seeds", first.label, "min – max", *table.ranking.head, *past]  # noqa: RUF001
     rows = [
         [
-            *(line.variant, seeds(line), line.trouble if not line.values else around(line.error)),
-            *(extremes(line), *share_solved(line), *(around(line.others[name]) for name in further)),
+            *(line.variant, seeds(line), mean(table, line), extremes(line), *table.ranking.fields(line.variant)),
+            *([line.solved.text] if line.solved else []),
+            *(around(line.others[name]) for name in further),
             *(change(line, table.reference), more(line), line.trouble or NOTHING),
         ]
         for line in table.lines
@@ -49,11 +48,11 @@ def error_sheet(table: Table) -> Sheet:
     return Sheet(
         title=f"{table.setting}: {'score' if first.better == 'higher' else 'error'}",
         caption="Mean over seeds with 95 % t interval, cut off at what the measure can be; seeds are those with a "
-        f"result of those asked. {SOLVED if past else ''}"
+        f"result of those asked. {SOLVED if past else ''}{table.ranking.told}"
         f"The difference is paired to {against} over the seeds that both have (n). It is bold if it differs from zero "
         "after Holm's correction over this table; otherwise the next column counts the common seeds more that would "
         "separate the two with a chance of 80 %, before that correction, if mean and spread stay as they are.",
-        head=[*head, f"difference to {against}", "seeds more", "not ok"],
+        head=[*head, *(described(name).label for name in further), f"difference to {against}", "seeds more", "not ok"],
         rows=[*rows, *levels],
         starts=starts(table) | ({len(rows)} if levels else set()),
     )
@@ -68,7 +67,7 @@ def level_rows(table: Table, further: Sequence[str]) -> list[list[str]]:
 
     words = dict.fromkeys(word for levels in table.levels.values() for word in levels)
     found = [(word, [shown(name, word) for name in (table.measure, *further)]) for word in words]
-    middle = [NOTHING] * (1 if table.solved_from is None else 2)
+    middle = [NOTHING] * (1 + len(table.ranking.head) + (table.solved_from is not None))
     return [[f"({word})", NOTHING, first, *middle, *others, *[NOTHING] * 3] for word, (first, *others) in found]
 
 
@@ -183,11 +182,11 @@ def extremes(line: Line) -> str:
     return f"{low:.{places}f} – {high:.{places}f}"  # noqa: RUF001
 
 
-def share_solved(line: Line) -> list[str]:
-    """Such as `2 / 3 [0.21, 0.94]`; no field in the table of a task that seeds do not succeed or fail at."""
-    if (found := line.solved) is None:
-        return []
-    return [f"{found.count} / {found.n} [{found.low:.2f}, {found.high:.2f}]" if found.n else NOTHING]
+def mean(table: Table, line: Line) -> str:
+    """A variant's mean, bold if it is significantly best, or what became of its cells."""
+    if not line.values:
+        return line.trouble
+    return f"**{around(line.error)}**" if line.variant == table.ranking.best else around(line.error)
 
 
 def change(line: Line, reference: str | None) -> str:

@@ -11,6 +11,7 @@ from math import nan
 
 from attnbench.reports.stats import CONFIDENCE
 
+SOLVED = "Solved: seeds past this score, and the 95 % Wilson interval of their share; a diverged one is not. "
 MEASURE = "result.accuracy"  # the measure of tasks with right and wrong answers
 CHANCE = "chance"
 WAY = 0.5  # share of the way from chance to 1, past which a seed has solved a task, where a sweep names none
@@ -24,6 +25,11 @@ class Rate:
     n: int
     low: float
     high: float
+
+    @property
+    def text(self) -> str:
+        """Such as `2 / 3 [0.21, 0.94]`, or an en dash."""
+        return f"{self.count} / {self.n} [{self.low:.2f}, {self.high:.2f}]" if self.n else "–"  # noqa: RUF001
 
 
 def threshold(measure: str, levels: dict[str, float], way: float = WAY) -> float | None:

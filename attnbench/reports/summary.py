@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from attnbench.reports.bounded import change_of, mean_of
-from attnbench.reports.columns import measured, worth
+from attnbench.reports.columns import described, measured, worth
 from attnbench.reports.effects import Rows, varying
+from attnbench.reports.ranking import UNRANKED, Ranking
+from attnbench.reports.ranking import rank as standings
 from attnbench.reports.references import references
 from attnbench.reports.rows import counted, records
 from attnbench.reports.solved import WAY, Rate, rate, threshold
@@ -77,6 +79,7 @@ class Table:
 
     levels: for each measure, what its numbers are read against, such as the level of chance.
     solved_from: the score past which a seed has solved the task, None where seeds do not succeed or fail.
+    ranking: what can be said of the order of the lines.
     """
 
     setting: str
@@ -85,6 +88,7 @@ class Table:
     reference: str | None
     levels: dict[str, dict[str, float]] = field(default_factory=dict)
     solved_from: float | None = None
+    ranking: Ranking = UNRANKED
 
 
 def tables(frame: pd.DataFrame, way: float = WAY) -> list[Table]:
@@ -111,6 +115,7 @@ def tables(frame: pd.DataFrame, way: float = WAY) -> list[Table]:
                 reference=reference,
                 levels=levels,
                 solved_from=past,
+                ranking=standing(lines, first),
             )
         )
     return found
@@ -215,6 +220,13 @@ def ranked(lines: list[Line], measure: str) -> list[Line]:
     for own in lines:
         best[own.group] = min(best.get(own.group, (inf, own.group)), (rank(own, measure)[0], own.group))
     return sorted(lines, key=lambda line: (best[line.group], rank(line, measure)))
+
+
+def standing(lines: list[Line], measure: str) -> Ranking:
+    """What the seeds can say of the order; a variant that lacks results is not called best."""
+    values = {line.variant: line.values for line in lines}
+    whole = [line.variant for line in lines if len(line.values) == line.asked]
+    return standings(values, described(measure).better or "lower", whole)
 
 
 def counted_solved(line: Line, past: float | None) -> Line:

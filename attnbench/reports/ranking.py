@@ -1,0 +1,164 @@
+"""What the seeds can rank and what they cannot: rank intervals, groups that cannot be told apart, and the best, if any.
+
+Every two variants are compared by a paired t test over the seeds that both have, and each test is corrected by Holm
+over all that either of the two takes part in. A variant's rank then lies between one more than the number of those
+significantly better and the number of all less those significantly worse. Such an interval holds the rank, or all ranks
+that a tie spans, in 95 % of cases for each variant (Mogstad, Romano, Shaikh, Wilhelm, "Inference for Ranks", Review of
+Economic Studies 2024, https://doi.org/10.1093/restud/rdad006: their marginal sets, here from t tests, for a bootstrap
+of three seeds holds less than it says). The best is significantly best if its interval is 1 alone. Variants with a
+letter in common cannot be told apart (Piepho, "An Algorithm for a Letter-Based Representation of All-Pairwise
+Comparisons", JCGS 2004).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import isfinite, nan
+from string import ascii_lowercase
+
+from attnbench.reports.stats import CONFIDENCE, holm, paired
+
+NOTHING = "–"  # noqa: RUF001  an en dash: no such number
+HEAD = ("rank", "group")
+RANKS = (
+    "Rank: the ranks that a variant may have, from paired t tests with all others, Holm-corrected over those of each; "
+    "a mean is bold if it is significantly best. "
+)
+LETTERS = "Variants with a letter in common cannot be told apart. "
+GROUPS = 12  # above which letters tell a reader nothing
+NAMED = 6  # variants that a sentence names
+Values = Mapping[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """What can be said of some variants' order.
+
+    order: by mean, for reading. ranks: of each the least and the largest it may have.
+    letters: of each, a letter for every group it is in; empty where there are too many groups to read.
+    best: the one that is significantly best, None if none is. tied: those of which the first cannot be told apart.
+    compared: number of pairs with two seeds in common. apart: of those that can be told apart.
+    """
+
+    order: tuple[str, ...]
+    ranks: Mapping[str, tuple[int, int]]
+    letters: Mapping[str, str]
+    best: str | None
+    tied: tuple[str, ...]
+    compared: int
+    apart: int
+
+    @property
+    def ranks_anything(self) -> bool:
+        """Whether any two can be told apart."""
+        return self.apart > 0
+
+    def fields(self, variant: str) -> list[str]:
+        """A variant's rank, such as `2 – 4`, and its letters; no fields where nothing is ranked."""  # noqa: RUF002
+        if not self.ranks_anything:
+            return []
+        low, high = self.ranks.get(variant, (0, 0))
+        shown = str(low) if low == high else f"{low} – {high}"  # noqa: RUF001
+        letters = [self.letters.get(variant, NOTHING)] if self.letters else []
+        return [shown if low else NOTHING, *letters]
+
+    @property
+    def head(self) -> list[str]:
+        """What `fields` are called."""
+        return list(HEAD[: 1 + bool(self.letters)]) if self.ranks_anything else []
+
+    @property
+    def told(self) -> str:
+        """What a caption says of it, with a blank at the end; empty for less than two variants."""
+        explained = [RANKS, LETTERS if self.letters else ""] if self.ranks_anything else []
+        return "".join([*explained, f"{self.sentence} " if self.sentence else ""])
+
+    @property
+    def sentence(self) -> str:
+        """What the data rank, or that they rank nothing, and why."""
+        if len(self.order) < 2:
+            return ""
+        if not self.apart:
+            alike = f"of these {len(self.order)} variants can be told apart"
+            return f"Nothing is ranked: no two {alike if self.compared else 'variants have two seeds in common'}."
+        if self.best:
+            return f"{self.best} is significantly best."
+        if self.ranks[self.order[0]][0] > 1:
+            return f"None is called best: {self.order[0]}, which has the best mean, is behind over common seeds."
+        if not self.tied:
+            return f"None is called best: {self.order[0]}, ahead of all others, lacks results that were asked."
+        more = f" and {len(self.tied) - NAMED} more" if len(self.tied) > NAMED else ""
+        return (
+            f"None is significantly best: {self.order[0]}, which has the best mean, cannot be told apart from "
+            f"{'; '.join(self.tied[:NAMED])}{more}."
+        )
+
+
+UNRANKED = Ranking(order=(), ranks={}, letters={}, best=None, tied=(), compared=0, apart=0)
+
+
+def rank(values: Mapping[str, Values], better: str, whole: Sequence[str] | None = None) -> Ranking:
+    """Ranks variants by a measure as far as their seeds can.
+
+    values: of each variant, its measure by seed; those without any are left out. better: `lower` or `higher`.
+    whole: those that have all results that were asked and may be called best; all if not given.
+    Raises ValueError for another word than these two.
+    """
+    if better not in ("lower", "higher"):
+        raise ValueError(f"better is lower or higher; got {better!r}.")
+    sign = 1 if better == "lower" else -1
+    scored = {name: {seed: sign * one for seed, one in own.items()} for name, own in values.items() if own}
+    order = sorted(scored, key=lambda name: (sum(scored[name].values()) / len(scored[name]), name))
+    ahead, compared = verdicts(order, scored)
+    ranks = {
+        name: (1 + sum((o, name) in ahead for o in order), len(order) - sum((name, o) in ahead for o in order))
+        for name in order
+    }
+    first = order[0] if order else None
+    tied = tuple(o for o in order[1:] if not {(first, o), (o, first)} & ahead)
+    alone = first is not None and len(order) > 1 and ranks[first] == (1, 1)
+    return Ranking(
+        order=tuple(order),
+        ranks=ranks,
+        letters=letters(order, ahead),
+        best=first if alone and (whole is None or first in whole) else None,
+        tied=tied,
+        compared=compared,
+        apart=len(ahead),
+    )
+
+
+def verdicts(order: Sequence[str], scored: Mapping[str, Values]) -> tuple[set[tuple[str, str]], int]:
+    """Pairs of which the first is significantly ahead of the second, less being better, and how many were compared."""
+    found = {(a, b): paired(scored[a], scored[b]) for a, b in combinations(order, 2)}
+    ps: dict[str, dict[str, float]] = {name: {} for name in order}
+    for (a, b), one in found.items():
+        ps[a][b] = ps[b][a] = one.p if one.n else nan
+    corrected = {name: dict(zip(own, holm(list(own.values())), strict=True)) for name, own in ps.items()}
+    ahead = set()
+    for (a, b), one in found.items():
+        if max(corrected[a][b], corrected[b][a]) < 1 - CONFIDENCE:
+            ahead.add((a, b) if one.mean > 0 else (b, a))
+    return ahead, sum(isfinite(one.p) and one.n > 1 for one in found.values())
+
+
+def letters(order: Sequence[str], ahead: set[tuple[str, str]]) -> dict[str, str]:
+    """Of each variant its letters; two share one if and only if they cannot be told apart. None for over 12 groups.
+
+    Starts from one group of all, parts every group at each pair that can be told apart, and drops what another holds.
+    """
+    groups: list[frozenset[str]] = [frozenset(order)]
+    for pair in sorted(ahead):
+        parts = [group - {one} for group in groups if group.issuperset(pair) for one in pair]
+        groups = [group for group in groups if not group.issuperset(pair)]
+        for part in parts:
+            if not any(part <= group for group in groups):
+                groups = [group for group in groups if not group <= part] + [part]
+    if len(groups) > GROUPS:
+        return {}
+    place = {name: i for i, name in enumerate(order)}
+    ordered = sorted(groups, key=lambda group: sorted(place[name] for name in group))
+    return {
+        name: "".join(word for word, group in zip(ascii_lowercase, ordered, strict=False) if name in group)
+        for name in order
+    }
