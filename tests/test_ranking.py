@@ -39,7 +39,9 @@ def test_of_tied_variants_none_is_called_best_in_more_than_5_of_100(truth: list[
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-@pytest.mark.parametrize("truth", [[1.0, 1.0, 1.1, 1.3, 2.0], [1.0, 1.4, 1.8, 1.8]], ids=["close", "far"])
+@pytest.mark.parametrize(
+    "truth", [[1.0, 1.0, 1.1, 1.3, 2.0], [1.0, 1.4, 1.8, 1.8], [1.0] * 8], ids=["close", "far", "tied"]
+)
 def test_rank_intervals_hold_every_rank_of_a_variant_in_95_of_100(truth: list[float], seeds: int):
     held = np.zeros(len(truth))
     for draw in range(DRAWS):

@@ -9,6 +9,7 @@ from rich.table import Table as Screen
 from rich.text import Text
 
 from attnbench.reports import sheets
+from attnbench.reports.across import across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
 from attnbench.reports.effects import effects
@@ -30,22 +31,29 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
 
     Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
     """
-    from attnbench.reports import figures, places  # here, for they bring matplotlib
+    from attnbench.reports import figures, places, profiles  # here, for they bring matplotlib
 
     learn(manifest.better)
     gathered = gather(store, manifest, folder, mixed=mixed)
     frame = gathered.frame
     curves = places.curves_of(store, manifest, folder)
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
-    pages = [*sheets_of(frame, manifest.solved), *widths_sheets(frame), *trials_sheets(frame, manifest.choose)]
+    over = across(tables(frame, manifest.solved))
+    pages = [
+        *sheets_of(frame, manifest.solved),
+        *over.pages,
+        *widths_sheets(frame),
+        *trials_sheets(frame, manifest.choose),
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(frame, folder / "rows.csv")
     write_parquet(frame, folder / "rows.parquet")
     places.write_curves(curves, folder / places.FILE)
     (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
     names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures", curves)]
+    names += [profiles.write(over.overall, folder / "figures")] if over.overall else []
     summary = folder / "summary.md"
-    summary.write_text(markdown(manifest, gathered.notes, pages, names), encoding="utf-8", newline="\n")
+    summary.write_text(markdown(manifest, (*gathered.notes, *over.notes), pages, names), encoding="utf-8", newline="\n")
     return summary
 
 
