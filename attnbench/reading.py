@@ -83,6 +83,15 @@ def report(name: str, root: Path, *, quiet: bool, mixed: bool) -> None:
         console.print(f"Tables and figures: {summary.parent}", soft_wrap=True, highlight=False)
 
 
+def against(after: str, before: str, root: Path, *, quiet: bool) -> None:
+    """Writes and prints what changed beyond noise between two sets of results."""
+    from attnbench.reports import versus
+
+    file, text = versus.write(after, before, root)
+    if not quiet:
+        click.echo(f"{text}\n{file}")
+
+
 def shelf(entries: list[dict[str, Any]]) -> str:
     """Entries of the catalogue for people: what each is, then a line for each knob."""
     return "\n\n".join(told(entry) for entry in entries)

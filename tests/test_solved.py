@@ -15,7 +15,7 @@ from attnbench.reports.figures import draw
 from attnbench.reports.report import sheets_of, write_report
 from attnbench.reports.rows import records
 from attnbench.reports.solved import rate, threshold, wilson
-from attnbench.reports.stats import Interval, difference, p_of_zero, paired, seeds_more, t_interval
+from attnbench.reports.stats import Interval, difference, paired, resolution, seeds_more, t_interval
 from attnbench.reports.summary import tables
 from tests.made_scores import planted
 
@@ -97,7 +97,7 @@ def test_the_cut_does_not_change_how_many_seeds_are_asked_for():
     table = one_table(SCORES)
     line = next(line for line in table.lines if line.variant == "agent")
     values = [dict(enumerate(SCORES[name])) for name in ("full", "agent")]
-    assert line.more == seeds_more(paired(*values))
+    assert line.more == seeds_more(paired(values[0], values[1]))
     assert line.change is not None
     assert line.change.high <= 1
 
@@ -106,8 +106,18 @@ def test_the_cut_does_not_change_how_many_seeds_are_asked_for():
 def test_two_alike_that_score_in_steps_are_told_apart_in_no_more_than_5_of_100(n: int):
     """Both score 1 or a test example less: equal differences repeat by chance, and are no proof."""
     draws = np.random.default_rng(n).choice([1.0, 0.9975], (2, DRAWS, n))
-    ps = np.array([p_of_zero(own) for own in draws[1] - draws[0]])
-    assert float((ps < 0.05).mean()) < 0.05 + 0.01
+    pairs = [[dict(enumerate(map(float, side[i]))) for side in draws] for i in range(DRAWS)]
+    assert float(np.mean([paired(one, other).p < 0.05 for one, other in pairs])) < 0.05 + 0.01
+
+
+def test_equal_differences_count_where_they_are_large_beside_the_steps_of_their_measure():
+    """Solved in each of three seeds or in none is no proof: two that each learn half the time do so once in 32."""
+    fine = {0: 0.101, 1: 0.113, 2: 0.109}
+    assert paired(fine, {seed: one + 0.1 for seed, one in fine.items()}).p < 0.005
+    assert paired({0: 0.5, 1: 0.5, 2: 0.5}, {0: 1.0, 1: 1.0, 2: 1.0}).p > 0.2
+    assert paired(fine, fine).p == 1
+    assert resolution([0.5, 0.5 + 1e-15, 1.0]) == pytest.approx(0.5)
+    assert resolution([0.5, 0.5]) == inf
 
 
 def test_a_seed_has_solved_a_task_past_a_level_and_not_where_it_diverged():

@@ -72,8 +72,8 @@ def test_pairs_are_differences_over_common_seeds():
     )
 
 
-def test_of_equal_differences_the_signs_alone_testify_and_no_difference_is_none():
-    assert difference([0.25, 0.25, 0.25]).p == 0.25
+def test_equal_differences_are_certain_and_no_difference_is_none():
+    assert difference([0.25, 0.25, 0.25]).p == 0
     assert difference([0.0, 0.0]).p == 1
     assert isnan(difference([0.25]).p)
 

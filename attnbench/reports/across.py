@@ -47,7 +47,8 @@ def overall_sheet(whole: Overall) -> Sheet:
         "logarithms. Interquartile mean: without the lowest and the highest quarter of all runs. Better: the "
         f"probability that a run beats one of {whole.full} in the same task, mean over tasks. Then the share of runs "
         "that reach a score. 95 % intervals from a bootstrap over seeds within tasks; nothing here is corrected for "
-        f"the number of variants.{few}{dropped}",
+        "the number of variants, and an interval without width says that all runs agree, not that all others would."
+        f"{few}{dropped}",
         head=[
             "variant",
             "interquartile mean",

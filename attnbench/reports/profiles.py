@@ -23,8 +23,10 @@ def profiles(whole: Overall) -> Figure:
     hue, seen, entries = colors(sorted(set(groups.values()))), dict.fromkeys(groups.values(), 0), []
     figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")
     axes = figure.subplots()
+    rounds = {group: i // 10 for i, group in enumerate(hue)}  # colours begin again after ten
     for name in order:
-        look = {"color": hue[groups[name]], "linestyle": DASHES[seen[groups[name]] % len(DASHES)]}
+        dash = rounds[groups[name]] + seen[groups[name]]
+        look = {"color": hue[groups[name]], "linestyle": DASHES[dash % len(DASHES)]}
         seen[groups[name]] += 1
         middle, low, high = whole.profile[name]
         axes.step(GRID, middle, where="post", gid="profile", zorder=3, **look)
