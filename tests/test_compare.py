@@ -214,6 +214,15 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(tmp_path, against, why
     assert len(text.strip().splitlines()) == 1
 
 
+def test_a_cell_that_one_set_has_not_made_yet_is_named_and_not_compared(tmp_path):
+    store, manifest = made()
+    del store.rows[manifest.cells[1].id]
+    new, old = results(tmp_path / "a", "x", *made()), results(tmp_path / "b", "x", store, manifest)
+    _, text = invoke(str(new), "--against", str(old))
+    assert f"1 only in {new}, not compared with {old}: full, 0." in text
+    assert "ended in another way" not in text
+
+
 def test_nothing_beyond_noise_is_said_in_so_many_words(tmp_path):
     new, old = (results(tmp_path / name, "x", *made(seed=seed)) for seed, name in enumerate("ab"))
     _, text = invoke(str(new), "--against", str(old))

@@ -1,5 +1,7 @@
 """Ranks, letters and a bold best on planted ties and planted differences: wrong no more often than they say."""
 
+import time
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 
 from attnbench.reports.collect import collect
 from attnbench.reports.columns import learn
-from attnbench.reports.ranking import GROUPS, letters, rank
+from attnbench.reports.ranking import GROUPS, adjusted, differences, letters, rank
 from attnbench.reports.report import screen, write_report
+from attnbench.reports.stats import holm, paired
 from tests.made_scores import planted
 
 DRAWS = 400
@@ -60,14 +63,17 @@ def test_a_planted_best_is_found(seeds: int, share: float):
     assert np.mean([one == "d" for one in turned]) > share
 
 
+def matrix(names: Sequence[str], ahead: set[tuple[str, str]]) -> np.ndarray:
+    return np.array([[(a, b) in ahead for b in names] for a in names])
+
+
 def test_letters_are_shared_by_those_that_cannot_be_told_apart_and_by_no_others():
     chance = np.random.default_rng(0)
     for _ in range(50):
         names = list(NAMES)
         ahead = {(a, b) for a, b in combinations(names, 2) if chance.random() < 0.6}
-        found = letters(names, ahead)
-        if not found:
-            continue
+        found = letters(names, matrix(names, ahead))
+        assert found
         for a, b in combinations(names, 2):
             assert bool(set(found[a]) & set(found[b])) == ((a, b) not in ahead)
 
@@ -75,13 +81,37 @@ def test_letters_are_shared_by_those_that_cannot_be_told_apart_and_by_no_others(
 def test_letters_are_those_of_the_textbook():
     """Piepho's own example of a chain: each is apart from all but its neighbours."""
     ahead = {(a, b) for a, b in combinations("abcd", 2) if ord(b) - ord(a) > 1}
-    assert letters("abcd", ahead) == {"a": "a", "b": "ab", "c": "bc", "d": "c"}
+    assert letters("abcd", matrix("abcd", ahead)) == {"a": "a", "b": "ab", "c": "bc", "d": "c"}
 
 
 def test_too_many_groups_have_no_letters():
     names = [f"v{i:02}" for i in range(2 * GROUPS)]
-    assert letters(names, {(a, b) for a, b in combinations(names, 2) if int(b[1:]) - int(a[1:]) > 1}) == {}
-    assert letters(names, set()) == dict.fromkeys(names, "a")
+    chain = {(a, b) for a, b in combinations(names, 2) if int(b[1:]) - int(a[1:]) > 1}
+    assert letters(names, matrix(names, chain)) == {}
+    assert letters(names, matrix(names, set())) == dict.fromkeys(names, "a")
+
+
+def test_all_pairs_at_once_are_the_paired_tests_one_by_one():
+    chance = np.random.default_rng(3)
+    scored = {name: {seed: float(chance.normal()) for seed in chance.permutation(6)[:4]} for name in NAMES}
+    scored["g"] = {seed: one + 0.5 for seed, one in scored["a"].items()}
+    scored["h"] = {7: 1.0}
+    means, ps = differences(NAMES, scored)
+    for (i, a), (j, b) in combinations(enumerate(NAMES), 2):
+        one = paired(scored[a], scored[b])
+        expected = [one.mean, one.p] if one.n > 1 else [np.nan, np.nan]
+        assert [means[i, j], ps[i, j]] == pytest.approx(expected, nan_ok=True)
+    for own in ps:
+        assert adjusted(own) == pytest.approx(holm(own.tolist()), nan_ok=True)
+
+
+def test_a_thousand_variants_are_ranked_in_seconds():
+    chance = np.random.default_rng(0)
+    scored = {f"v{i}": dict(enumerate(map(float, i + chance.normal(size=5)))) for i in range(1000)}
+    start = time.perf_counter()
+    found = rank(scored, "lower")
+    assert time.perf_counter() - start < 10
+    assert found.apart > 100_000
 
 
 def test_one_seed_ranks_nothing_and_says_so():

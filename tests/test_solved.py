@@ -145,7 +145,8 @@ def test_the_table_counts_seeds_that_solved_in_such_a_task_only(tmp_path):
 def test_a_sweep_says_from_where_on_a_task_is_solved():
     store, manifest = planted({"images": SCORES})
     learn(manifest.better)
-    (sheet,) = [one for one in sheets_of(collect(store, manifest), 0.9) if "score" in one.title]
+    frame = collect(store, manifest)
+    (sheet,) = [one for one in sheets_of(frame, tables(frame, 0.9)) if "score" in one.title]
     assert "solved: past 0.95" in sheet.head
     assert any("1 / 3" in field for field in sheet.rows[0])
     assert Manifest(sweep="", question="", device="cpu", cells=()).solved == 0.5

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from attnbench.reports import fronts
 from attnbench.reports.bounded import mean_of
 from attnbench.reports.canvas import (
     QUIET,
@@ -194,14 +195,27 @@ def scatter(rows: Rows, drawing: Drawing) -> Figure:
     for spot in made:
         first = spot.found[0]
         point(axes, spot, across[spot.variant], drawing, (hue[value(first, color)], mark[value(first, style)]))
+    lined = front(axes, made, across, drawing)
     keys(figure, [spot.found[0] for spot in made], drawing, (hue, mark))
     axes.set_title(drawing.title or "", loc="left")
     finish(axes, grid="both")
     quartiles = any(one.low < one.high for one in across.values())
     noisy = "Hollow: the timing did not settle or shared its node." if any(map(unsettled, made)) else ""
     spread = f"Horizontal bars: quartiles of {described(drawing.x).label}." if quartiles else ""
-    note(figure, " ".join(filter(None, (MEANS, spread, noisy, cut_y or cut_x, told))), holes(about, drawing))
+    note(figure, " ".join(filter(None, (MEANS, spread, lined, noisy, cut_y or cut_x, told))), holes(about, drawing))
     return figure
+
+
+def front(axes: "Axes", made: list[Spot], across: dict[str, Interval], drawing: Drawing) -> str:
+    """Marks the front of quality against a cost; a sentence if it does."""
+    sides = (fronts.cost_side(str(drawing.x)), round(worth(drawing.y, 1.0)))
+    if not sides[0] or not described(drawing.y).better or len(made) < 2:
+        return ""
+    values = {spot.variant: {row["seed"]: float(row[drawing.y]) for row in spot.found} for spot in made}
+    prices = {name: (one.mean, one.low, one.high) for name, one in across.items()}
+    found = fronts.chances(values, prices, worse=sides[1], dear=sides[0])
+    fronts.mark(axes, {spot.variant: (across[spot.variant].mean, spot.y.mean) for spot in made}, found, sides)
+    return fronts.MARKED if found else fronts.MARKED.partition(",")[0] + "."
 
 
 def point(axes: "Axes", spot: Spot, across: Interval, drawing: Drawing, look: tuple[Any, str]) -> None:

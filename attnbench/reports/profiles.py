@@ -18,7 +18,7 @@ SAYS = (
 
 def profiles(whole: Overall) -> Figure:
     """A curve and a band for each variant; a line that is above another everywhere belongs to the better one."""
-    order = sorted(whole.mean, key=lambda name: -whole.mean[name].mean)
+    order = sorted(whole.profile, key=lambda name: -whole.mean[name].mean)
     groups = {name: next(task.lines[name].group for task in whole.tasks) for name in order}
     hue, seen, entries = colors(sorted(set(groups.values()))), dict.fromkeys(groups.values(), 0), []
     figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")

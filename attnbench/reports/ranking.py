@@ -12,11 +12,13 @@ Comparisons", JCGS 2004).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import isfinite, nan
+from math import nan
 from string import ascii_lowercase
 
-from attnbench.reports.stats import CONFIDENCE, holm, paired
+import numpy as np
+from scipy.special import stdtr
+
+from attnbench.reports.stats import CONFIDENCE, ROUNDING, paired
 
 NOTHING = "–"  # noqa: RUF001  an en dash: no such number
 HEAD = ("rank", "group")
@@ -26,6 +28,7 @@ RANKS = (
 )
 LETTERS = "Variants with a letter in common cannot be told apart. "
 GROUPS = 12  # above which letters tell a reader nothing
+LETTERED, HOPELESS = 100, 500  # variants, and groups on the way, above which they are not looked for
 NAMED = 6  # variants that a sentence names
 Values = Mapping[int, float]
 
@@ -110,12 +113,10 @@ def rank(values: Mapping[str, Values], better: str, whole: Sequence[str] | None 
     scored = {name: {seed: sign * one for seed, one in own.items()} for name, own in values.items() if own}
     order = sorted(scored, key=lambda name: (sum(scored[name].values()) / len(scored[name]), name))
     ahead, compared = verdicts(order, scored)
-    ranks = {
-        name: (1 + sum((o, name) in ahead for o in order), len(order) - sum((name, o) in ahead for o in order))
-        for name in order
-    }
+    behind, before = ahead.sum(axis=0), ahead.sum(axis=1)
+    ranks = {name: (1 + int(behind[i]), len(order) - int(before[i])) for i, name in enumerate(order)}
     first = order[0] if order else None
-    tied = tuple(o for o in order[1:] if not {(first, o), (o, first)} & ahead)
+    tied = tuple(other for i, other in enumerate(order[1:], 1) if not (ahead[0, i] or ahead[i, 0]))
     alone = first is not None and len(order) > 1 and ranks[first] == (1, 1)
     return Ranking(
         order=tuple(order),
@@ -124,41 +125,68 @@ def rank(values: Mapping[str, Values], better: str, whole: Sequence[str] | None 
         best=first if alone and (whole is None or first in whole) else None,
         tied=tied,
         compared=compared,
-        apart=len(ahead),
+        apart=int(ahead.sum()),
     )
 
 
-def verdicts(order: Sequence[str], scored: Mapping[str, Values]) -> tuple[set[tuple[str, str]], int]:
-    """Pairs of which the first is significantly ahead of the second, less being better, and how many were compared."""
-    found = {(a, b): paired(scored[a], scored[b]) for a, b in combinations(order, 2)}
-    ps: dict[str, dict[str, float]] = {name: {} for name in order}
-    for (a, b), one in found.items():
-        ps[a][b] = ps[b][a] = one.p if one.n else nan
-    corrected = {name: dict(zip(own, holm(list(own.values())), strict=True)) for name, own in ps.items()}
-    ahead = set()
-    for (a, b), one in found.items():
-        if max(corrected[a][b], corrected[b][a]) < 1 - CONFIDENCE:
-            ahead.add((a, b) if one.mean > 0 else (b, a))
-    return ahead, sum(isfinite(one.p) and one.n > 1 for one in found.values())
+def verdicts(order: Sequence[str], scored: Mapping[str, Values]) -> tuple[np.ndarray, int]:
+    """Which are significantly ahead of which, less being better, [variants, variants], and how many pairs compared."""
+    means, ps = differences(order, scored)
+    corrected = np.array([adjusted(own) for own in ps]).reshape(ps.shape)
+    apart = np.fmax(corrected, corrected.T) < 1 - CONFIDENCE
+    return apart & (means > 0), int(np.isfinite(ps).sum()) // 2
 
 
-def letters(order: Sequence[str], ahead: set[tuple[str, str]]) -> dict[str, str]:
+def differences(order: Sequence[str], scored: Mapping[str, Values]) -> tuple[np.ndarray, np.ndarray]:
+    """Means of all paired differences and their p as `stats.paired` has them, [variants, variants]; nan without two."""
+    seeds = sorted({seed for name in order for seed in scored[name]})
+    values = np.array([[scored[name].get(seed, nan) for seed in seeds] for name in order]).reshape(
+        len(order), len(seeds)
+    )
+    means, ps = (np.full((len(order), len(order)), nan) for _ in range(2))
+    for i, own in enumerate(values):
+        away = values - own  # of every other from this one
+        n = np.isfinite(away).sum(axis=1)
+        rows = np.flatnonzero((n > 1) & (np.arange(len(order)) != i))
+        if not len(rows):
+            continue
+        means[i, rows] = np.nanmean(away[rows], axis=1)
+        error = np.nanstd(away[rows], axis=1, ddof=1) / np.sqrt(n[rows])
+        exact = error <= ROUNDING * np.abs(means[i, rows])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ps[i, rows] = 2 * stdtr(n[rows] - 1, -np.abs(means[i, rows]) / error)
+        for j in rows[exact].tolist():
+            ps[i, j] = paired(scored[order[i]], scored[order[j]]).p
+    return means, ps
+
+
+def adjusted(ps: np.ndarray) -> np.ndarray:
+    """`stats.holm` of many."""
+    family = np.flatnonzero(np.isfinite(ps))
+    family = family[np.argsort(ps[family], kind="stable")]
+    found = np.full(len(ps), nan)
+    found[family] = np.minimum(np.maximum.accumulate(ps[family] * np.arange(len(family), 0, -1)), 1)
+    return found
+
+
+def letters(order: Sequence[str], ahead: np.ndarray) -> dict[str, str]:
     """Of each variant its letters; two share one if and only if they cannot be told apart. None for over 12 groups.
 
     Starts from one group of all, parts every group at each pair that can be told apart, and drops what another holds.
     """
-    groups: list[frozenset[str]] = [frozenset(order)]
-    for pair in sorted(ahead):
+    groups: list[frozenset[int]] = [frozenset(range(len(order)))]
+    for pair in np.argwhere(ahead | ahead.T if len(order) <= LETTERED else np.zeros((0, 2))).tolist():
         parts = [group - {one} for group in groups if group.issuperset(pair) for one in pair]
         groups = [group for group in groups if not group.issuperset(pair)]
         for part in parts:
             if not any(part <= group for group in groups):
                 groups = [group for group in groups if not group <= part] + [part]
-    if len(groups) > GROUPS:
+        if len(groups) > HOPELESS:
+            break
+    if len(groups) > GROUPS or len(order) > LETTERED:
         return {}
-    place = {name: i for i, name in enumerate(order)}
-    ordered = sorted(groups, key=lambda group: sorted(place[name] for name in group))
+    ordered = sorted(groups, key=sorted)
     return {
-        name: "".join(word for word, group in zip(ascii_lowercase, ordered, strict=False) if name in group)
-        for name in order
+        name: "".join(word for word, group in zip(ascii_lowercase, ordered, strict=False) if i in group)
+        for i, name in enumerate(order)
     }

@@ -14,7 +14,6 @@ from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
 from attnbench.reports.effects import effects
 from attnbench.reports.rows import records, write_csv, write_parquet
-from attnbench.reports.solved import WAY
 from attnbench.reports.summary import Line, Table, tables
 from attnbench.reports.trials import trials_sheets
 from attnbench.reports.widths import widths_sheets
@@ -38,9 +37,10 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     frame = gathered.frame
     curves = places.curves_of(store, manifest, folder)
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
-    over = across(tables(frame, manifest.solved))
+    known = tables(frame, manifest.solved)
+    over = across(known)
     pages = [
-        *sheets_of(frame, manifest.solved),
+        *sheets_of(frame, known),
         *over.pages,
         *widths_sheets(frame),
         *trials_sheets(frame, manifest.choose),
@@ -57,9 +57,9 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     return summary
 
 
-def sheets_of(frame: pd.DataFrame, way: float = WAY) -> list[sheets.Sheet]:
+def sheets_of(frame: pd.DataFrame, known: list[Table] | None = None) -> list[sheets.Sheet]:
     """Error and cost per setting, then the effects of knobs if any differs."""
-    pages = [sheet(table) for table in tables(frame, way) for sheet in (sheets.error_sheet, sheets.cost_sheet)]
+    pages = [sheet(table) for table in known or tables(frame) for sheet in (sheets.error_sheet, sheets.cost_sheet)]
     names = [row["task"] for row in records(frame)]
     for task in sorted({row["task"] for row in records(frame) if row["kind"] == "train"}, key=str):
         own = pd.DataFrame(frame[[name == task for name in names]])

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from attnbench.reports.columns import described
+from attnbench.reports.fronts import CAPTION, FRONTS, UNKNOWN, share
 from attnbench.reports.solved import SOLVED
 from attnbench.reports.stats import Interval
 from attnbench.reports.summary import Cost, Line, Table
@@ -83,7 +84,8 @@ def cost_sheet(table: Table) -> Sheet:
         "training [samples/s]",
         "inference [samples/s]",
     ]
-    head += ["peak, training [MiB]", "peak, inference [MiB]", "timing"]
+    known = {name: own for name, own in table.fronts.items() if own}
+    head += ["peak, training [MiB]", "peak, inference [MiB]", *(f"front, {FRONTS[name]}" for name in known), "timing"]
     counts = ("cost.params", *partly, "cost.matmul_flops", "cost.fft_flops")
     speeds = ("cost.train_samples_per_s", "cost.infer_samples_per_s")
     rows = [
@@ -91,6 +93,7 @@ def cost_sheet(table: Table) -> Sheet:
             *(line.variant, *(priced(line, name, whole) for name in counts)),
             *(priced(line, name, quartiles) for name in speeds),
             *(priced(line, f"cost.memory_{phase}_mib", short) for phase in ("train", "infer")),
+            *(share(own, line.variant) for own in known.values()),
             line.timing or NOTHING,
         ]
         for line in table.lines
@@ -99,7 +102,7 @@ def cost_sheet(table: Table) -> Sheet:
         title=f"{table.setting}: cost",
         caption="Measured once per variant. Throughput: median and quartiles of repeated steps; a noisy one did not "
         "settle and is no ground for a comparison. FLOP counts the matrix products of a forward pass, and its Fourier "
-        "transforms apart.",
+        f"transforms apart. {CAPTION if known else UNKNOWN}".rstrip(),
         head=head,
         rows=rows,
         starts=starts(table),

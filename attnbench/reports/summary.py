@@ -11,6 +11,7 @@ import pandas as pd
 from attnbench.reports.bounded import change_of, mean_of
 from attnbench.reports.columns import described, measured, worth
 from attnbench.reports.effects import Rows, varying
+from attnbench.reports.fronts import FRONTS, chances, cost_side
 from attnbench.reports.ranking import UNRANKED, Ranking
 from attnbench.reports.ranking import rank as standings
 from attnbench.reports.references import references
@@ -80,6 +81,7 @@ class Table:
     levels: for each measure, what its numbers are read against, such as the level of chance.
     solved_from: the score past which a seed has solved the task, None where seeds do not succeed or fail.
     ranking: what can be said of the order of the lines.
+    fronts: for each cost, the chance of each variant to be on the front of it and the measure; empty if unknown.
     """
 
     setting: str
@@ -89,6 +91,7 @@ class Table:
     levels: dict[str, dict[str, float]] = field(default_factory=dict)
     solved_from: float | None = None
     ranking: Ranking = UNRANKED
+    fronts: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def tables(frame: pd.DataFrame, way: float = WAY) -> list[Table]:
@@ -116,6 +119,7 @@ def tables(frame: pd.DataFrame, way: float = WAY) -> list[Table]:
                 levels=levels,
                 solved_from=past,
                 ranking=standing(lines, first),
+                fronts={name: on_front(lines, first, name) for name in FRONTS},
             )
         )
     return found
@@ -227,6 +231,14 @@ def standing(lines: list[Line], measure: str) -> Ranking:
     values = {line.variant: line.values for line in lines}
     whole = [line.variant for line in lines if len(line.values) == line.asked]
     return standings(values, described(measure).better or "lower", whole)
+
+
+def on_front(lines: list[Line], measure: str, name: str) -> dict[str, float]:
+    """The chance of each variant to be on the front of the measure and a cost."""
+    known = [line for line in lines if line.cost_status == "ok"]
+    prices = {line.variant: (line.costs[name].median, line.costs[name].q25, line.costs[name].q75) for line in known}
+    values = {line.variant: line.values for line in known}
+    return chances(values, prices, worse=round(worth(measure, 1.0)), dear=cost_side(name))
 
 
 def counted_solved(line: Line, past: float | None) -> Line:

@@ -118,7 +118,7 @@ def tau(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def counted(names: list[str], values: Sequence[dict[str, Values]]) -> tuple[int, int]:
     """Pairs that are told apart in both and ordered alike, and oppositely."""
     first, second = (verdicts(names, own)[0] for own in values)
-    return len(first & second), sum((b, a) in second for a, b in first)
+    return int((first & second).sum()), int((first & second.T).sum())
 
 
 def transfer_sheet(found: Sequence[Transfer]) -> Sheet:
