@@ -87,11 +87,10 @@ def undominated(losses: np.ndarray, costs: np.ndarray) -> np.ndarray:
 def swept(losses: np.ndarray, costs: np.ndarray) -> np.ndarray:
     """The same for many points, [points]: by loss and then by cost, each is on it that is cheaper than all before."""
     order = np.lexsort((costs, losses))
-    least = np.minimum.accumulate(costs[order])
-    new = np.append(True, costs[order][1:] < least[:-1])
-    for i in range(1, len(order)):  # equal points share their fate
-        if losses[order[i]] == losses[order[i - 1]] and costs[order[i]] == costs[order[i - 1]]:
-            new[i] = new[i - 1]
+    losses, costs = losses[order], costs[order]
+    new = np.append(True, costs[1:] < np.minimum.accumulate(costs)[:-1])
+    for i in 1 + np.flatnonzero((losses[1:] == losses[:-1]) & (costs[1:] == costs[:-1])):  # equal points share a fate
+        new[i] = new[i - 1]
     found = np.empty(len(order), dtype=bool)
     found[order] = new
     return found

@@ -162,20 +162,21 @@ def resampled(tasks: Sequence[Task], names: list[str], seeds: list[int], full: s
     drawn = np.random.default_rng(SEED).integers(len(seeds), size=(RESAMPLES, len(tasks), len(seeds)))
     drawn[0] = np.arange(len(seeds))  # the first is no resample but the seeds themselves
     scores = np.stack([normal(task, names, seeds, drawn[:, t]) for t, task in enumerate(tasks)], axis=2)
-    scores = scores[np.isfinite(scores).all(axis=(1, 2, 3))]  # without resamples in which a scale has turned over
-    degrees = len(tasks) * (len(seeds) - 1)
-    base = scores[:, names.index(full)]
+    kept = np.isfinite(scores).all(axis=(1, 2, 3))  # without resamples in which a scale has turned over
+    scores, drawn = scores[kept], drawn[kept]
+    few = {"seeds": len(seeds), "degrees": len(tasks) * (len(seeds) - 1)}
+    base = scores[0, names.index(full)]
     found: dict[str, dict] = {"mean": {}, "better": {}, "past": {}, "profile": {}}
     for i, name in enumerate(names):
-        own = scores[:, i]  # [resamples, tasks, seeds]
-        runs = own.reshape(len(own), -1)
-        found["mean"][name] = around(middle(runs), len(seeds), degrees)
+        runs = scores[:, i].reshape(len(scores), -1)
+        found["mean"][name] = around(middle(runs), **few)
         if name != full:
-            found["better"][name] = around(ahead(own, base), len(seeds), degrees)
-        found["past"][name] = [around((runs >= level).mean(axis=1), len(seeds), degrees) for level in PAST]
+            found["better"][name] = around(ahead(scores[0, i], base, drawn), **few)
+        found["past"][name] = [around((runs >= level).mean(axis=1), **few) for level in PAST]
         if i < DRAWN:
-            shares = [around((runs > level).mean(axis=1), len(seeds), degrees) for level in GRID]
-            found["profile"][name] = np.array([[one.mean, one.low, one.high] for one in shares]).T
+            shares = above(runs, GRID)
+            bounds = [around(shares[:, g], **few) for g in range(len(GRID))]
+            found["profile"][name] = np.array([[one.mean, one.low, one.high] for one in bounds]).T
     return found
 
 
@@ -199,10 +200,24 @@ def middle(runs: np.ndarray) -> np.ndarray:
     return np.asarray(trim_mean(runs, 0.25, axis=-1))
 
 
-def ahead(own: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """Probability that a run of the first beats one of the second, ties half, mean over tasks: [resamples]."""
-    above = own[..., :, None] - base[..., None, :]
-    return ((above > 0) + 0.5 * (above == 0)).mean(axis=(1, 2, 3))
+def ahead(own: np.ndarray, base: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Probability that a run of the first beats one of the second, ties half, mean over tasks, for each resample.
+
+    own, base: scores [tasks, seeds], on a scale that all resamples keep the order of. drawn: seeds of the resamples,
+    [resamples, tasks, seeds]. Returns [resamples].
+    """
+    away = own[:, :, None] - base[:, None, :]
+    wins = (away > 0) + 0.5 * (away == 0)  # [tasks, seeds, seeds]
+    times = (drawn[..., None] == np.arange(own.shape[1])).sum(axis=2).astype(float)  # each seed in each resample
+    return np.einsum("bti,tij,btj->bt", times, wins, times, optimize=True).mean(axis=1) / own.shape[1] ** 2
+
+
+def above(runs: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Share of runs [resamples, runs] that are above each of some rising levels, [resamples, levels]."""
+    below = np.searchsorted(levels, runs, side="left")  # how many levels a run is above
+    places = below + (len(levels) + 1) * np.arange(len(runs))[:, None]
+    counts = np.bincount(places.ravel(), minlength=len(runs) * (len(levels) + 1)).reshape(len(runs), -1)
+    return 1 - np.cumsum(counts, axis=1)[:, :-1] / runs.shape[1]
 
 
 def around(values: np.ndarray, seeds: int, degrees: int, confidence: float = CONFIDENCE) -> Interval:

@@ -155,7 +155,7 @@ def differences(order: Sequence[str], scored: Mapping[str, Values]) -> tuple[np.
         exact = error <= ROUNDING * np.abs(means[i, rows])
         with np.errstate(divide="ignore", invalid="ignore"):
             ps[i, rows] = 2 * stdtr(n[rows] - 1, -np.abs(means[i, rows]) / error)
-        for j in rows[exact].tolist():
+        for j in map(int, rows[exact]):
             ps[i, j] = paired(scored[order[i]], scored[order[j]]).p
     return means, ps
 

@@ -7,6 +7,7 @@ inference, the law of succession, and statistical inference", JASA 1927, as in s
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from math import nan
 
 from attnbench.reports.stats import CONFIDENCE
@@ -48,6 +49,7 @@ def rate(values: Iterable[float], diverged: int, level: float) -> Rate:
     return Rate(count, n, *wilson(count, n))
 
 
+@cache
 def wilson(count: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's interval of a share. Raises ValueError for more successes than trials."""
     from scipy.stats import binomtest  # here, for it takes seconds to import
