@@ -87,7 +87,7 @@ def against(after: str, before: str, root: Path, *, quiet: bool) -> None:
     """Writes and prints what changed beyond noise between two sets of results."""
     from attnbench.reports import versus
 
-    file, text = versus.write(after, before, root)
+    file, text = versus.write(after, before, root, Store)
     if not quiet:
         click.echo(f"{text}\n{file}")
 

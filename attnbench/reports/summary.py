@@ -235,9 +235,8 @@ def standing(lines: list[Line], measure: str) -> Ranking:
 
 def on_front(lines: list[Line], measure: str, name: str) -> dict[str, float]:
     """The chance of each variant to be on the front of the measure and a cost."""
-    known = [line for line in lines if line.cost_status == "ok"]
-    prices = {line.variant: (line.costs[name].median, line.costs[name].q25, line.costs[name].q75) for line in known}
-    values = {line.variant: line.values for line in known}
+    prices = {line.variant: (line.costs[name].median, line.costs[name].q25, line.costs[name].q75) for line in lines}
+    values = {line.variant: line.values for line in lines}
     return chances(values, prices, worse=round(worth(measure, 1.0)), dear=cost_side(name))
 
 

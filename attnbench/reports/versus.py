@@ -1,10 +1,10 @@
 """What changed between two sets of results, as a page: reads both, compares them, writes Markdown."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from attnbench.reports.collect import gather
+from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn
 from attnbench.reports.compare import TIMES, Change, Comparison, Price, Side, compare
 from attnbench.reports.effects import Row, Rows
@@ -15,16 +15,17 @@ LISTED = 8  # cells that a sentence names
 SEEDLESS = "one seed, no interval"
 
 
-def write(after: str, before: str, root: Path) -> tuple[Path, str]:
+def write(after: str, before: str, root: Path, store_at: Callable[[Path], Results]) -> tuple[Path, str]:
     """Compares the results `after` with those `before`, and writes the page into the folder of `after`.
 
-    Either is a folder of results or the name of a sweep under `root`. Returns the page's path and text.
+    Either is a folder of results or the name of a sweep under `root`; store_at: the store under a root.
+    Returns the page's path and text.
     Raises ValueError for a word that is neither, and for results without a cell in common.
     """
     folders = folder_of(after, root), folder_of(before, root)
     if folders[0] == folders[1]:
         raise ValueError(f"{after} and {before} are the same folder; --against wants another set of results.")
-    text = page(compare(side(after, folders[0]), side(before, folders[1])))
+    text = page(compare(side(after, folders[0], store_at), side(before, folders[1], store_at)))
     file = folders[0] / f"against-{re.sub(r'[^A-Za-z0-9._]+', '-', before).strip('-.')}.md"
     file.write_text(text, encoding="utf-8", newline="\n")
     return file, text
@@ -41,14 +42,13 @@ def folder_of(word: str, root: Path) -> Path:
     raise ValueError(f"{word} is no folder with a rows.csv or a cells.json, nor a sweep under {root}.{there}")
 
 
-def side(name: str, folder: Path) -> Side:
+def side(name: str, folder: Path, store_at: Callable[[Path], Results]) -> Side:
     """The rows of a folder, from the store beside it where that has them, with the raw times of its cost cells."""
-    from attnbench.engine.store import Store
     from attnbench.manifest import Manifest
 
     if not (folder / "cells.json").is_file():
         return Side(name=name, rows=held(records(read_csv(folder / "rows.csv"))))
-    manifest, store = Manifest.read(folder / "cells.json"), Store(folder.parent)
+    manifest, store = Manifest.read(folder / "cells.json"), store_at(folder.parent)
     learn(manifest.better)
     rows = held(records(gather(store, manifest, folder, mixed=True).frame))
     costs = [id for id, row in rows.items() if row["kind"] == "cost"]
