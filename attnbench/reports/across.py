@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attnbench.reports.overall import CHANCE, PAST, Overall, overall
+from attnbench.reports.overall import CHANCE, PAST, SEEDS_AT_LEAST, Overall, overall, several
 from attnbench.reports.sheets import NOTHING, Sheet, around
 from attnbench.reports.stats import Interval
 from attnbench.reports.summary import Table
@@ -21,6 +21,12 @@ class Across:
 
 def across(tables: Sequence[Table]) -> Across:
     """What can be said over the tasks of these tables."""
+    seeds = max((len(line.values) for table in tables for line in table.lines), default=0)
+    if several(tables) and seeds < SEEDS_AT_LEAST:
+        told = (
+            f"Nothing is said over tasks, neither means nor whether ranks transfer: that takes {SEEDS_AT_LEAST} seeds"
+        )
+        return Across((), (f"{told}, and no variant has more than {seeds}.",), None)
     whole, left_out = overall(tables)
     found, untold = transfers(tables)
     pages = [*([overall_sheet(whole)] if whole else []), *([transfer_sheet(found)] if found else [])]
