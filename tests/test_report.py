@@ -86,6 +86,16 @@ def test_latex_escapes_what_latex_would_read(tmp_path: Path):
     assert [row.count(" & ") for row in rows] == [9, 10]
 
 
+def test_latex_gets_no_sign_that_its_text_fonts_set_as_another(tmp_path: Path):
+    """In LaTeX's own fonts, < and > of plain text are printed as marks of Spanish."""
+    store, manifest = small()
+    write_report(store, manifest, tmp_path)
+    text = (tmp_path / "summary.tex").read_text()
+    assert "> 0.99" in (tmp_path / "summary.md").read_text()
+    assert "$>$ 0.99" in text
+    assert not re.search(r"(?<!\$)[<>](?!\$)", text)
+
+
 def test_the_cost_table_holds_what_cost_cells_measured_and_no_time_of_a_training(tmp_path: Path):
     store, manifest = small()
     for row in store.rows.values():

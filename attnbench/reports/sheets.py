@@ -16,7 +16,7 @@ from attnbench.reports.summary import Cost, Line, Table
 
 NOTHING = "–"  # noqa: RUF001  an en dash: no such number
 TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "→": r"$\to$"}  # noqa: RUF001
-TEX |= {mark: f"\\{mark}" for mark in "&%$#_{}"}
+TEX |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"<": "$<$", ">": "$>$"}
 
 
 @dataclass(frozen=True, kw_only=True)
