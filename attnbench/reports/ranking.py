@@ -18,7 +18,7 @@ from string import ascii_lowercase
 import numpy as np
 from scipy.special import stdtr
 
-from attnbench.reports.stats import CONFIDENCE, ROUNDING, paired
+from attnbench.reports.stats import CONFIDENCE, ROUNDING, paired, seeds_more
 
 NOTHING = "–"  # noqa: RUF001  an en dash: no such number
 HEAD = ("rank", "group")
@@ -41,6 +41,7 @@ class Ranking:
     letters: of each, a letter for every group it is in; empty where there are too many groups to read.
     best: the one that is significantly best, None if none is. tied: those of which the first cannot be told apart.
     compared: number of pairs with two seeds in common. apart: of those that can be told apart.
+    more: common seeds that would likely tell the first from the next of which it cannot, as `stats.seeds_more` guesses.
     """
 
     order: tuple[str, ...]
@@ -50,6 +51,7 @@ class Ranking:
     tied: tuple[str, ...]
     compared: int
     apart: int
+    more: int | None = None
 
     @property
     def ranks_anything(self) -> bool:
@@ -83,7 +85,8 @@ class Ranking:
             return ""
         if not self.apart:
             alike = f"of these {len(self.order)} variants can be told apart"
-            return f"Nothing is ranked: no two {alike if self.compared else 'variants have two seeds in common'}."
+            why = alike if self.compared else "variants have two seeds in common"
+            return f"Nothing is ranked: no two {why}{self.wait}."
         if self.best:
             return f"{self.best} is significantly best."
         if self.ranks[self.order[0]][0] > 1:
@@ -93,8 +96,16 @@ class Ranking:
         more = f" and {len(self.tied) - NAMED} more" if len(self.tied) > NAMED else ""
         return (
             f"None is significantly best: {self.order[0]}, which has the best mean, cannot be told apart from "
-            f"{'; '.join(self.tied[:NAMED])}{more}."
+            f"{'; '.join(self.tied[:NAMED])}{more}{self.wait}."
         )
+
+    @property
+    def wait(self) -> str:
+        """How many seeds more would likely tell the first two that tie apart; empty if that is not known."""
+        if not self.more:
+            return ""
+        seeds = f"{self.more} common seed{'' if self.more == 1 else 's'} more"
+        return f"; {seeds} would likely tell {self.order[0]} from {self.tied[0]}, before correction"
 
 
 UNRANKED = Ranking(order=(), ranks={}, letters={}, best=None, tied=(), compared=0, apart=0)
@@ -126,6 +137,7 @@ def rank(values: Mapping[str, Values], better: str, whole: Sequence[str] | None 
         tied=tied,
         compared=compared,
         apart=int(ahead.sum()),
+        more=seeds_more(paired(scored[order[0]], scored[tied[0]])) if tied else None,
     )
 
 
