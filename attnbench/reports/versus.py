@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn
-from attnbench.reports.compare import TIMES, Change, Comparison, Price, Side, compare
+from attnbench.reports.compare import ORIGINS, TIMES, Change, Comparison, Price, Side, compare
 from attnbench.reports.effects import Row, Rows
 from attnbench.reports.rows import counted, read_csv, records
 from attnbench.reports.sheets import Sheet, around, markdown, small, three
@@ -63,11 +63,14 @@ def held(rows: Rows) -> dict[str, Row]:
 
 def page(found: Comparison) -> str:
     """The comparison in Markdown: what differs beyond noise first, then what is compared, then all numbers."""
-    facts = [*verdicts(found), *cells(found), *found.origins]
+    machines = tuple(f"Other {ORIGINS[name]}:" for name in ("host.device", "host.name", "cost.threads", "host.torch"))
+    moved = any(one.startswith(machines) for one in found.origins) and bool(found.prices)
+    warned = ["Costs were not measured on the same machine in the same way, and tell of that as well."] if moved else []
+    facts = [*verdicts(found), *cells(found), *found.origins, *warned]
     parts = [f"# {found.after.name} against {found.before.name}\n", "".join(f"- {fact}\n" for fact in facts)]
-    moved = [one for one in found.changes if not one.same]
+    differing = [one for one in found.changes if not one.same]
     costs = [one for one in found.prices if one.verdict != "within noise" or one.cost in TIMES]
-    parts += [markdown(measures_sheet(moved))] if moved else []
+    parts += [markdown(measures_sheet(differing))] if differing else []
     parts += [markdown(costs_sheet(costs))] if costs else []
     return "\n".join(parts)
 
