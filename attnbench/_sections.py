@@ -129,5 +129,7 @@ class Frame(Knobs):
     """what all variants have alike, by widths solved for each"""
     slurm: Slurm | None = None
     """resources on a cluster"""
+    solved: float = Field(default=0.5, gt=0, lt=1)
+    """share of the way from chance to an accuracy of 1, past which a seed has solved a task"""
     figures: list[Figure] = Field(default_factory=list)
     """what report draws"""

@@ -65,6 +65,7 @@ def check(plan: Plan, known: Mapping[str, Work] = COUNTED, ended: Mapping[str, f
         better=better(plan),
         choose=choice(plan),
         equal=frame.equal.what if frame.equal else "",
+        solved=frame.solved,
         waiting=tuple(listed(cell, 0.0, labels).label for cell in plan.waiting),
         waiting_s=round(sum(estimate_s(cell, works) for cell in plan.waiting), 1),
     )

@@ -150,16 +150,20 @@ def status(file: str, results: Path | None, data_dir: Path | None, quiet: bool, 
 @click.argument("file")
 @common
 @click.option("--mixed", is_flag=True, help="Put rows of different code or data side by side.")
+@click.option("--against", metavar="RESULTS", help="Say what changed beyond noise since these; a folder or a sweep.")
 @plugged
-def report(
-    file: str, plugin: tuple[Path, ...], results: Path | None, data_dir: Path | None, quiet: bool, mixed: bool
-) -> None:
-    """Rows of a sweep to tables and figures, again, in seconds."""
-    del data_dir
+def report(file: str, plugin: tuple[Path, ...], results: Path | None, against: str | None, **given: Any) -> None:
+    """Rows of a sweep to tables and figures, again, in seconds; or two sets of results compared.
+
+    With --against FILE may be a folder of results, too: `attnbench report results/x --against elsewhere/x`.
+    """
     from attnbench import plugins, reading
 
     plugins.name_them(plugin)
-    reading.report(sweep_name(file), paths.results(results), quiet=quiet, mixed=mixed)
+    if against:
+        reading.against(file, against, paths.results(results), quiet=given["quiet"])
+    else:
+        reading.report(sweep_name(file), paths.results(results), quiet=given["quiet"], mixed=given["mixed"])
 
 
 @main.command()

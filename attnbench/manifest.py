@@ -48,6 +48,7 @@ class Manifest:
     choose: how a knob is chosen by trials, if one is. waiting: labels of trainings whose trials have not all ended;
         they have no cells yet, and waiting_s are their expected seconds.
     equal: what variants have alike by solved widths, params, flops or latency, if anything.
+    solved: share of the way from chance to 1, past which a seed has solved a task.
     """
 
     sweep: str
@@ -59,6 +60,7 @@ class Manifest:
     better: Mapping[str, str] = field(default_factory=dict)
     choose: Mapping[str, Any] | None = None
     equal: str = ""
+    solved: float = 0.5
     waiting: tuple[str, ...] = ()
     waiting_s: float = 0.0
 

@@ -128,6 +128,15 @@ def ledger(root: Path, *, quiet: bool) -> None:
         click.echo(f"{spoken(found)}\n{root / 'claims.md'}")
 
 
+def against(after: str, before: str, root: Path, *, quiet: bool) -> None:
+    """Writes and prints what changed beyond noise between two sets of results."""
+    from attnbench.reports import versus
+
+    file, text = versus.write(after, before, root, Store)
+    if not quiet:
+        click.echo(f"{text}\n{file}")
+
+
 def shelf(entries: list[dict[str, Any]]) -> str:
     """Entries of the catalogue for people: what each is, then a line for each knob."""
     return "\n\n".join(told(entry) for entry in entries)

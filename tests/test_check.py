@@ -54,6 +54,14 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Checked:
     return check(plan(tmp_path_factory.mktemp("sweep"), FIGURE))
 
 
+def test_a_sweep_file_says_from_where_on_a_task_is_solved(checked, tmp_path):
+    asked = check(plan(tmp_path, f"solved: 0.9\n{TEXT}"))
+    assert (checked.manifest.solved, asked.manifest.solved) == (0.5, 0.9)
+    assert ids(asked.plan) == ids(checked.plan)  # no cell is another for it
+    with pytest.raises(ValueError, match="solved"):
+        plan(tmp_path, f"solved: 1.5\n{TEXT}")
+
+
 def test_a_manifest_lists_every_cell_and_survives_its_file(checked, tmp_path):
     manifest = checked.manifest
     assert [cell.id for cell in manifest.cells] == ids(checked.plan)

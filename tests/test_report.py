@@ -83,7 +83,17 @@ def test_latex_escapes_what_latex_would_read(tmp_path: Path):
     assert r"swin\_50\%\&window=2" in text
     assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 3
     rows = [line for line in text.splitlines() if line.startswith("full &")]
-    assert [row.count(" & ") for row in rows] == [7, 8]
+    assert [row.count(" & ") for row in rows] == [9, 10]
+
+
+def test_latex_gets_no_sign_that_its_text_fonts_set_as_another(tmp_path: Path):
+    """In LaTeX's own fonts, < and > of plain text are printed as marks of Spanish."""
+    store, manifest = small()
+    write_report(store, manifest, tmp_path)
+    text = (tmp_path / "summary.tex").read_text()
+    assert "> 0.99" in (tmp_path / "summary.md").read_text()
+    assert "$>$ 0.99" in text
+    assert not re.search(r"(?<!\$)[<>](?!\$)", text)
 
 
 def test_the_cost_table_holds_what_cost_cells_measured_and_no_time_of_a_training(tmp_path: Path):
@@ -95,7 +105,7 @@ def test_the_cost_table_holds_what_cost_cells_measured_and_no_time_of_a_training
     assert [field.strip() for field in head.split("|")[2:-1]] == [
         *("parameters", "forward, per sample [FLOP]", "its FFTs [FLOP]"),
         *("training [samples/s]", "inference [samples/s]"),
-        *("peak, training [MiB]", "peak, inference [MiB]", "timing"),
+        *("peak, training [MiB]", "peak, inference [MiB]", "front, speed", "front, memory", "timing"),
     ]
     for name in ("summary.md", "summary.tex"):
         told = (tmp_path / name).read_text()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from attnbench.reports.bounded import mean_of
 from attnbench.reports.canvas import (
     DASHES,
     MARKERS,
@@ -33,21 +34,22 @@ from attnbench.reports.canvas import (
 from attnbench.reports.columns import described
 from attnbench.reports.effects import rests, varying
 from attnbench.reports.references import references
-from attnbench.reports.stats import Interval, t_interval
+from attnbench.reports.stats import Interval
 from attnbench.reports.summary import split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Look = tuple[Any, Any, Any]  # values of color, style and panel; None for a word that is not given
-NOTE = "Small points: seeds. Markers and bars: mean and 95 % t interval over seeds."
+NOTE = "Small points: seeds. Markers and bars: mean and 95 % t interval over seeds, within what can be."
 SHARED = "Where lines meet in one point, the knobs that part them are idle."
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: its look, and at each x its cells with their values, by id; x without a cell are left out."""
+    """One line: its look, and at each x its cells with their values of y, by id; x without a cell are left out."""
 
+    y: str
     look: Look
     cells: dict[Any, dict[str, float]]
 
@@ -55,7 +57,7 @@ class Curve:
         return list(self.cells.get(x, {}).values())
 
     def mean(self, x: Any) -> Interval:
-        return t_interval(self.values(x))
+        return mean_of(self.y, self.values(x))
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def curves(found: Rows, drawing: Drawing) -> tuple[list[Curve], list[str]]:
         cells: dict[Any, dict[str, float]] = {x: {} for x in levels(rows, drawing.x)}
         for row in sorted(rows, key=lambda row: row["id"]):
             cells[row[drawing.x]][row["id"]] = float(row[drawing.y])
-        made.append(Curve((look[0], look[1], look[2]), cells))
+        made.append(Curve(drawing.y, (look[0], look[1], look[2]), cells))
     return made, free
 
 
@@ -174,16 +176,17 @@ def fill(axes: "Axes", drawn: list[Curve], looks: tuple[dict[Any, Any], dict[Any
         for x, place, own in zip(xs, places, sharing, strict=True):
             if own[0] == i:  # cells that are shared are drawn with the first of their lines
                 same = len({drawn[j].look[0] for j in own}) == 1
-                dot(axes, place, curve.values(x), hue[curve.look[0]] if same else QUIET, shared=len(own) > 1)
+                dot(axes, place, (curve, x), hue[curve.look[0]] if same else QUIET, shared=len(own) > 1)
     axes.set_xticks(range(len(xs)), [word(x) for x in xs])
     axes.set_xlim(-0.45, len(xs) - 0.55)
 
 
-def dot(axes: "Axes", place: float, values: list[float], color: Any, *, shared: bool) -> None:
+def dot(axes: "Axes", place: float, where: tuple[Curve, Any], color: Any, *, shared: bool) -> None:
     """The seeds at one place and their interval, cut off where the axis ends; a large point if the place is shared."""
-    if not values:
+    curve, x = where
+    if not (values := curve.values(x)):
         return
-    around = t_interval(values)
+    around = curve.mean(x)
     axes.scatter([place] * len(values), values, s=6, alpha=0.55, linewidths=0, color=[color], gid="seeds", zorder=3)
     if around.n > 1:
         low = max(around.low, axes.get_ylim()[0])
@@ -225,7 +228,7 @@ def baselines(rows: Rows, drawing: Drawing) -> list[Whole]:
         panel = apart.pop(drawing.panel or "", None)
         name = ", ".join([str(variant), *(f"{described(part).label} {value}" for part, value in apart.items())])
         over = split(own, [drawing.x]) if drawing.x and drawing.x.startswith("task.") else [((None,), own)]
-        points = {x: t_interval([float(row[drawing.y]) for row in cells]) for (x,), cells in over}
+        points = {x: mean_of(drawing.y, [float(row[drawing.y]) for row in cells]) for (x,), cells in over}
         made.append(Whole(name, panel, points))
     return made
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from attnbench.reports.rows import records
-from attnbench.reports.stats import difference, holm, t_interval
+from attnbench.reports.stats import difference, holm, resolution, t_interval
 
 KEYS = ("task", "model", "mechanism", "knob", "before", "after")
 Row = dict[str, Any]
@@ -129,7 +129,8 @@ def measured(pairs: list[tuple[Row, Row]], measure: str) -> Row:
         start = sum(a for a, _ in own) / len(own)
         changes.append(sum(b - a for a, b in own) / len(own))
         percents += [100 * changes[-1] / start] if start else []
-    change, percent = difference(changes), t_interval(percents)
+    step = resolution([row[measure] for pair in whole for row in pair])
+    change, percent = difference(changes, step=step), t_interval(percents)
     return {
         **{"n_pairs": len(whole), "n_pairs_asked": len(pairs), "n_seeds": len(seeds)},
         **{"difference": change.mean, "low": change.low, "high": change.high, "p": change.p},

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from attnbench.reports import fronts
+from attnbench.reports.bounded import mean_of
 from attnbench.reports.canvas import (
     QUIET,
     WIDTH_IN,
@@ -35,7 +37,7 @@ from attnbench.reports.canvas import (
 from attnbench.reports.columns import described, measured, worth
 from attnbench.reports.references import references
 from attnbench.reports.rows import counted
-from attnbench.reports.stats import Interval, t_interval
+from attnbench.reports.stats import Interval
 from attnbench.reports.summary import split
 
 if TYPE_CHECKING:
@@ -45,8 +47,8 @@ ROW_IN = 0.17
 TOLD = 60  # letters of a line that names levels
 LONGEST = 26  # letters of a line's name with which two panels stand side by side
 SEEDS = {"s": 8, "alpha": 0.75, "linewidths": 0, "gid": "seeds", "zorder": 3}
-MEANS = "Small points: seeds. Large points and bars: mean and 95 % t interval over seeds."
-STRIPS = "Points: seeds. Ticks and bars: mean and 95 % t interval over seeds. Right: seeds drawn / seeds asked."
+MEANS = "Small points: seeds. Large points and bars: mean and 95 % t interval over seeds, within what can be."
+STRIPS = "Points: seeds. Ticks and bars: mean and 95 % t interval, within what can be. Right: seeds drawn / asked."
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def spots(about: Rows, drawing: Drawing) -> list[Spot]:
     made = []
     for (variant,), rows in split(about, ["variant"]):
         found = [row for row in rows if drawable(row, drawing)]
-        made.append(Spot(variant, rows, found, t_interval([float(row[drawing.y]) for row in found])))
+        made.append(Spot(variant, rows, found, mean_of(drawing.y, [float(row[drawing.y]) for row in found])))
     return made
 
 
@@ -193,14 +195,27 @@ def scatter(rows: Rows, drawing: Drawing) -> Figure:
     for spot in made:
         first = spot.found[0]
         point(axes, spot, across[spot.variant], drawing, (hue[value(first, color)], mark[value(first, style)]))
+    lined = front(axes, made, across, drawing)
     keys(figure, [spot.found[0] for spot in made], drawing, (hue, mark))
     axes.set_title(drawing.title or "", loc="left")
     finish(axes, grid="both")
     quartiles = any(one.low < one.high for one in across.values())
     noisy = "Hollow: the timing did not settle or shared its node." if any(map(unsettled, made)) else ""
     spread = f"Horizontal bars: quartiles of {described(drawing.x).label}." if quartiles else ""
-    note(figure, " ".join(filter(None, (MEANS, spread, noisy, cut_y or cut_x, told))), holes(about, drawing))
+    note(figure, " ".join(filter(None, (MEANS, spread, lined, noisy, cut_y or cut_x, told))), holes(about, drawing))
     return figure
+
+
+def front(axes: "Axes", made: list[Spot], across: dict[str, Interval], drawing: Drawing) -> str:
+    """Marks the front of quality against a cost; a sentence if it does."""
+    sides = (fronts.cost_side(str(drawing.x)), round(worth(drawing.y, 1.0)))
+    if not sides[0] or not described(drawing.y).better or len(made) < 2:
+        return ""
+    values = {spot.variant: {row["seed"]: float(row[drawing.y]) for row in spot.found} for spot in made}
+    prices = {name: (one.mean, one.low, one.high) for name, one in across.items()}
+    found = fronts.chances(values, prices, worse=sides[1], dear=sides[0])
+    fronts.mark(axes, {spot.variant: (across[spot.variant].mean, spot.y.mean) for spot in made}, found, sides)
+    return fronts.MARKED if found else fronts.MARKED.partition(",")[0] + "."
 
 
 def point(axes: "Axes", spot: Spot, across: Interval, drawing: Drawing, look: tuple[Any, str]) -> None:
@@ -233,7 +248,7 @@ def horizontal(spot: Spot, column: str) -> Interval:
     if (low := first.get(f"{column}_q25")) is not None and (high := first.get(f"{column}_q75")) is not None:
         return Interval(mean, low, high, len(numbers))
     if len(set(numbers)) > 1:
-        return t_interval(numbers)
+        return mean_of(column, numbers)
     return Interval(mean, mean, mean, len(numbers))
 
 

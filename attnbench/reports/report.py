@@ -9,6 +9,7 @@ from rich.table import Table as Screen
 from rich.text import Text
 
 from attnbench.reports import sheets
+from attnbench.reports.across import across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
 from attnbench.reports.effects import effects
@@ -29,28 +30,36 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
 
     Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
     """
-    from attnbench.reports import figures, places  # here, for they bring matplotlib
+    from attnbench.reports import figures, places, profiles  # here, for they bring matplotlib
 
     learn(manifest.better)
     gathered = gather(store, manifest, folder, mixed=mixed)
     frame = gathered.frame
     curves = places.curves_of(store, manifest, folder)
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
-    pages = [*sheets_of(frame), *widths_sheets(frame), *trials_sheets(frame, manifest.choose)]
+    known = tables(frame, manifest.solved)
+    over = across(known)
+    pages = [
+        *sheets_of(frame, known),
+        *over.pages,
+        *widths_sheets(frame),
+        *trials_sheets(frame, manifest.choose),
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(frame, folder / "rows.csv")
     write_parquet(frame, folder / "rows.parquet")
     places.write_curves(curves, folder / places.FILE)
     (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
     names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures", curves)]
+    names += [profiles.write(over.overall, folder / "figures")] if over.overall else []
     summary = folder / "summary.md"
-    summary.write_text(markdown(manifest, gathered.notes, pages, names), encoding="utf-8", newline="\n")
+    summary.write_text(markdown(manifest, (*gathered.notes, *over.notes), pages, names), encoding="utf-8", newline="\n")
     return summary
 
 
-def sheets_of(frame: pd.DataFrame) -> list[sheets.Sheet]:
+def sheets_of(frame: pd.DataFrame, known: list[Table] | None = None) -> list[sheets.Sheet]:
     """Error and cost per setting, then the effects of knobs if any differs."""
-    pages = [sheet(table) for table in tables(frame) for sheet in (sheets.error_sheet, sheets.cost_sheet)]
+    pages = [sheet(table) for table in known or tables(frame) for sheet in (sheets.error_sheet, sheets.cost_sheet)]
     names = [row["task"] for row in records(frame)]
     for task in sorted({row["task"] for row in records(frame) if row["kind"] == "train"}, key=str):
         own = pd.DataFrame(frame[[name == task for name in names]])
@@ -114,5 +123,6 @@ def caption(frame: pd.DataFrame, found: list[Table]) -> str:
     text = f"{ok} of {len(trained)} trainings ok. Mean {told}, ± half of its 95 % t interval over seeds."
     against = ", ".join(sorted({table.reference for table in found if table.reference}))
     text += f" Differences are paired to {against}." if against else ""
+    text += f" {found[0].ranking.sentence}" if len(found) == 1 else ""
     noisy = any(row.get(f"cost.{word}") for row in trained for word in ("noisy", "shared"))
     return f"{text} ~ marks timings that are noisy or were taken on a shared node." if noisy else text

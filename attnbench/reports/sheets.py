@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 
 from attnbench.reports.columns import described
+from attnbench.reports.fronts import CAPTION, FRONTS, UNKNOWN, share
+from attnbench.reports.solved import SOLVED
 from attnbench.reports.stats import Interval
 from attnbench.reports.summary import Cost, Line, Table
 
 NOTHING = "–"  # noqa: RUF001  an en dash: no such number
 TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "→": r"$\to$"}  # noqa: RUF001
-TEX |= {mark: f"\\{mark}" for mark in "&%$#_{}"}
+TEX |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"<": "$<$", ">": "$>$"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +34,13 @@ def error_sheet(table: Table) -> Sheet:
     """Every variant's error with interval, and its paired difference to the reference."""
     first, further = described(table.measure), list(table.lines[0].others)
     against = table.reference or "a reference"
-    head = ["variant", "seeds", first.label, "min – max", *(described(name).label for name in further)]  # noqa: RUF001
+    past = [] if table.solved_from is None else [f"solved: past {table.solved_from:.3g}"]
+    head = ["variant", "seeds", first.label, "min – max", *table.ranking.head, *past]  # noqa: RUF001
     rows = [
         [
-            *(line.variant, seeds(line), line.trouble if not line.values else around(line.error)),
-            *(extremes(line), *(around(line.others[name]) for name in further)),
+            *(line.variant, seeds(line), mean(table, line), extremes(line), *table.ranking.fields(line.variant)),
+            *([line.solved.text] if line.solved else []),
+            *(around(line.others[name]) for name in further),
             *(change(line, table.reference), more(line), line.trouble or NOTHING),
         ]
         for line in table.lines
@@ -44,11 +48,12 @@ def error_sheet(table: Table) -> Sheet:
     levels = level_rows(table, further)
     return Sheet(
         title=f"{table.setting}: {'score' if first.better == 'higher' else 'error'}",
-        caption="Mean over seeds with 95 % t interval; seeds are those with a result of those asked. "
+        caption="Mean over seeds with 95 % t interval, cut off at what the measure can be; seeds are those with a "
+        f"result of those asked. {SOLVED if past else ''}{table.ranking.told}"
         f"The difference is paired to {against} over the seeds that both have (n). It is bold if it differs from zero "
         "after Holm's correction over this table; otherwise the next column counts the common seeds more that would "
         "separate the two with a chance of 80 %, before that correction, if mean and spread stay as they are.",
-        head=[*head, f"difference to {against}", "seeds more", "not ok"],
+        head=[*head, *(described(name).label for name in further), f"difference to {against}", "seeds more", "not ok"],
         rows=[*rows, *levels],
         starts=starts(table) | ({len(rows)} if levels else set()),
     )
@@ -63,7 +68,8 @@ def level_rows(table: Table, further: Sequence[str]) -> list[list[str]]:
 
     words = dict.fromkeys(word for levels in table.levels.values() for word in levels)
     found = [(word, [shown(name, word) for name in (table.measure, *further)]) for word in words]
-    return [[f"({word})", NOTHING, first, NOTHING, *others, *[NOTHING] * 3] for word, (first, *others) in found]
+    middle = [NOTHING] * (1 + len(table.ranking.head) + (table.solved_from is not None))
+    return [[f"({word})", NOTHING, first, *middle, *others, *[NOTHING] * 3] for word, (first, *others) in found]
 
 
 def cost_sheet(table: Table) -> Sheet:
@@ -78,7 +84,8 @@ def cost_sheet(table: Table) -> Sheet:
         "training [samples/s]",
         "inference [samples/s]",
     ]
-    head += ["peak, training [MiB]", "peak, inference [MiB]", "timing"]
+    known = {name: own for name, own in table.fronts.items() if own}
+    head += ["peak, training [MiB]", "peak, inference [MiB]", *(f"front, {FRONTS[name]}" for name in known), "timing"]
     counts = ("cost.params", *partly, "cost.matmul_flops", "cost.fft_flops")
     speeds = ("cost.train_samples_per_s", "cost.infer_samples_per_s")
     rows = [
@@ -86,6 +93,7 @@ def cost_sheet(table: Table) -> Sheet:
             *(line.variant, *(priced(line, name, whole) for name in counts)),
             *(priced(line, name, quartiles) for name in speeds),
             *(priced(line, f"cost.memory_{phase}_mib", short) for phase in ("train", "infer")),
+            *(share(own, line.variant) for own in known.values()),
             line.timing or NOTHING,
         ]
         for line in table.lines
@@ -94,7 +102,7 @@ def cost_sheet(table: Table) -> Sheet:
         title=f"{table.setting}: cost",
         caption="Measured once per variant. Throughput: median and quartiles of repeated steps; a noisy one did not "
         "settle and is no ground for a comparison. FLOP counts the matrix products of a forward pass, and its Fourier "
-        "transforms apart.",
+        f"transforms apart. {CAPTION if known else UNKNOWN}".rstrip(),
         head=head,
         rows=rows,
         starts=starts(table),
@@ -154,10 +162,12 @@ def around(interval: Interval, *, sign: str = "") -> str:
 
 
 def plus_minus(interval: Interval | None, *, sign: str = "") -> str:
-    """The same with less room: 0.0386 ± 0.0032."""
+    """The same with less room, 0.0386 ± 0.0032, where mean and bounds allow."""
     if interval is None or interval.n < 2:
         return around(interval, sign=sign) if interval else NOTHING
     places = decimals(interval.half, interval.mean)
+    if abs(interval.high + interval.low - 2 * interval.mean) > 0.5 * 10**-places:  # cut off at a bound
+        return around(interval, sign=sign)
     return f"{interval.mean:{sign}.{places}f} ± {interval.half:.{places}f}"
 
 
@@ -173,6 +183,13 @@ def extremes(line: Line) -> str:
     low, high = line.spread
     places = decimals(line.error.half, line.error.mean)
     return f"{low:.{places}f} – {high:.{places}f}"  # noqa: RUF001
+
+
+def mean(table: Table, line: Line) -> str:
+    """A variant's mean, bold if it is significantly best, or what became of its cells."""
+    if not line.values:
+        return line.trouble
+    return f"**{around(line.error)}**" if line.variant == table.ranking.best else around(line.error)
 
 
 def change(line: Line, reference: str | None) -> str:

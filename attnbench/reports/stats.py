@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -10,6 +10,7 @@ from scipy.special import stdtr, stdtrit
 CONFIDENCE = 0.95
 POWER = 0.80  # the chance of separating two, at which seeds are counted
 SEEDS_AT_MOST = 1000
+ROUNDING = 1e-9  # a spread of this share of the mean is rounding
 
 Values = Sequence[float] | np.ndarray
 
@@ -54,27 +55,42 @@ def t_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
-def difference(values: Values, confidence: float = CONFIDENCE) -> Difference:
-    """`t_interval` of differences that are already paired, with the p of their mean being zero."""
+def difference(values: Values, confidence: float = CONFIDENCE, step: float = 0.0) -> Difference:
+    """`t_interval` of differences that are already paired, with the p of their mean being zero (`p_of_zero`)."""
     values = finite(values)
     around = t_interval(values, confidence)
-    return Difference(around.mean, around.low, around.high, around.n, p_of_zero(values))
+    return Difference(around.mean, around.low, around.high, around.n, p_of_zero(values, step))
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = CONFIDENCE) -> Difference:
     """Mean of b - a over the seeds that both have; n is their number."""
-    return difference([b[seed] - a[seed] for seed in sorted(a.keys() & b.keys())], confidence)
+    seeds = sorted(a.keys() & b.keys())
+    step = resolution([one[seed] for one in (a, b) for seed in seeds])
+    return difference([b[seed] - a[seed] for seed in seeds], confidence, step)
 
 
-def p_of_zero(values: np.ndarray) -> float:
-    """Two-sided p of a one-sample t test against zero; 0 for equal values that are not zero, 1 for all zero."""
+def resolution(values: Values) -> float:
+    """The smallest distance between two of these that are not equal, at which a measure may move; inf if all are."""
+    gaps = np.diff(np.sort(finite(values)))
+    apart = gaps[gaps > ROUNDING * np.abs(values).max()] if len(gaps) else gaps
+    return float(apart.min()) if len(apart) else inf
+
+
+def p_of_zero(values: np.ndarray, step: float = 0.0) -> float:
+    """Two-sided p of a one-sample t test against zero.
+
+    step: the least by which the measure moves. Scores counted on few examples repeat, and two or three equal
+    differences are no proof of a spread of zero: theirs is taken for one step.
+    """
     n = len(values)
     if n < 2:
         return nan
-    error = float(values.std(ddof=1)) / sqrt(n)
-    if error == 0:
-        return 0.0 if values.mean() else 1.0
-    return float(2 * stdtr(n - 1, -abs(float(values.mean())) / error))
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / sqrt(n)
+    if error <= ROUNDING * abs(mean):
+        if not mean or not step:
+            return 0.0 if mean else 1.0
+        error = step / sqrt(n)
+    return float(2 * stdtr(n - 1, -abs(mean) / error))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -8,11 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from attnbench.reports.columns import measured, worth
+from attnbench.reports.bounded import change_of, mean_of
+from attnbench.reports.columns import described, measured, worth
 from attnbench.reports.effects import Rows, varying
+from attnbench.reports.fronts import FRONTS, chances, cost_side
+from attnbench.reports.ranking import UNRANKED, Ranking
+from attnbench.reports.ranking import rank as standings
 from attnbench.reports.references import references
 from attnbench.reports.rows import counted, records
-from attnbench.reports.stats import Difference, Interval, holm, paired, seeds_more, t_interval
+from attnbench.reports.solved import WAY, Rate, rate, threshold
+from attnbench.reports.stats import Difference, Interval, holm, paired, seeds_more
 
 COSTS = (
     *("cost.params", "cost.params_trained", "cost.params_pretrained", "cost.matmul_flops", "cost.fft_flops"),
@@ -40,6 +45,7 @@ class Line:
     spread: smallest and largest of the values. others: intervals of the further measures.
     change: paired to the reference over common seeds, None for the reference itself and where no seed is common.
     more: seeds that would likely separate the two, None if separated or unknown. p_holm: of the change, in its table.
+    diverged: number of trainings that did. solved: seeds that solved the task, None where that is not asked.
     trouble: what became of cells that are not ok, in words with counts; empty if all are.
     cost_status: of its cost cell. timing: `noisy`, `shared` (the node was not its own), both or nothing.
     """
@@ -59,6 +65,8 @@ class Line:
     change: Difference | None = None
     p_holm: float = nan
     more: int | None = None
+    diverged: int = 0
+    solved: Rate | None = None
 
     @property
     def separated(self) -> bool:
@@ -71,6 +79,9 @@ class Table:
     """All variants in one setting, such as one task at one size; `reference` is a variant's name, None without any.
 
     levels: for each measure, what its numbers are read against, such as the level of chance.
+    solved_from: the score past which a seed has solved the task, None where seeds do not succeed or fail.
+    ranking: what can be said of the order of the lines.
+    fronts: for each cost, the chance of each variant to be on the front of it and the measure; empty if unknown.
     """
 
     setting: str
@@ -78,12 +89,16 @@ class Table:
     lines: tuple[Line, ...]
     reference: str | None
     levels: dict[str, dict[str, float]] = field(default_factory=dict)
+    solved_from: float | None = None
+    ranking: Ranking = UNRANKED
+    fronts: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def tables(frame: pd.DataFrame) -> list[Table]:
+def tables(frame: pd.DataFrame, way: float = WAY) -> list[Table]:
     """One table per task and whatever of its knobs varies, each with a line for every variant that was asked.
 
     Groups are ordered by their best variant, variants within a group by error; those without a number come last.
+    way: the share of the way from chance to 1, past which a seed has solved a task.
     """
     trained = [row for row in records(frame) if row["kind"] == "train"]
     found = []
@@ -93,13 +108,18 @@ def tables(frame: pd.DataFrame) -> list[Table]:
         lines = [line(str(variant), own, first, further) for (variant,), own in split(rows, ["variant"])]
         name = ", ".join(named(column, value) for column, value in zip(settings, setting, strict=True))
         reference = reference_of(lines, first)
+        levels = {one: references(one, rows) for one in (first, *further)}
+        past = threshold(first, levels[first], way)
         found.append(
             Table(
                 setting=name,
                 measure=first,
-                lines=compared(ranked(lines, first), reference),
+                lines=tuple(counted_solved(one, past) for one in compared(ranked(lines, first), reference, first)),
                 reference=reference,
-                levels={one: references(one, rows) for one in (first, *further)},
+                levels=levels,
+                solved_from=past,
+                ranking=standing(lines, first),
+                fronts={name: on_front(lines, first, name) for name in FRONTS},
             )
         )
     return found
@@ -147,9 +167,10 @@ def line(variant: str, rows: Rows, measure: str, further: list[str]) -> Line:
         asked=len(rows),
         ok=len(ok),
         values=values,
-        error=t_interval(list(values.values())),
+        error=mean_of(measure, list(values.values())),
         spread=(min(values.values(), default=nan), max(values.values(), default=nan)),
-        others={name: t_interval(list(by_seed(ok, name).values())) for name in further},
+        others={name: mean_of(name, list(by_seed(ok, name).values())) for name in further},
+        diverged=sum(row["status"] == "diverged" for row in rows),
         costs={name: cost(rows, name) for name in COSTS},
         cost_status=", ".join(words_in(rows, "cost.status")) or "not asked",
         timing=", ".join(word for word in ("noisy", "shared") if "True" in words_in(rows, f"cost.{word}")),
@@ -205,13 +226,32 @@ def ranked(lines: list[Line], measure: str) -> list[Line]:
     return sorted(lines, key=lambda line: (best[line.group], rank(line, measure)))
 
 
-def compared(lines: list[Line], reference: str | None) -> tuple[Line, ...]:
+def standing(lines: list[Line], measure: str) -> Ranking:
+    """What the seeds can say of the order; a variant that lacks results is not called best."""
+    values = {line.variant: line.values for line in lines}
+    whole = [line.variant for line in lines if len(line.values) == line.asked]
+    return standings(values, described(measure).better or "lower", whole)
+
+
+def on_front(lines: list[Line], measure: str, name: str) -> dict[str, float]:
+    """The chance of each variant to be on the front of the measure and a cost."""
+    prices = {line.variant: (line.costs[name].median, line.costs[name].q25, line.costs[name].q75) for line in lines}
+    values = {line.variant: line.values for line in lines}
+    return chances(values, prices, worse=round(worth(measure, 1.0)), dear=cost_side(name))
+
+
+def counted_solved(line: Line, past: float | None) -> Line:
+    return line if past is None else replace(line, solved=rate(line.values.values(), line.diverged, past))
+
+
+def compared(lines: list[Line], reference: str | None, measure: str) -> tuple[Line, ...]:
     """The lines with their paired differences to the reference, Holm-corrected over the table."""
     base = next((line.values for line in lines if line.variant == reference), {})
     changes = [paired(base, line.values) if line.variant != reference else None for line in lines]
     changes = [change if change and change.n else None for change in changes]
     ps = holm([change.p if change else nan for change in changes])
     full = [replace(line, change=change, p_holm=p) for line, change, p in zip(lines, changes, ps, strict=True)]
-    return tuple(
+    told = (
         replace(line, more=seeds_more(line.change)) if line.change and not line.separated else line for line in full
     )
+    return tuple(replace(line, change=change_of(measure, line.change)) if line.change else line for line in told)
