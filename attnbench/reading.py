@@ -1,10 +1,9 @@
 """Verbs that only read: status, report, ledger, list and logs. Of them only the ledger needs torch: it counts."""
 
 import json
-import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from difflib import get_close_matches
@@ -14,12 +13,10 @@ from typing import Any
 import click
 
 from attnbench.engine import codes
-from attnbench.engine.store import Store
+from attnbench.engine.store import Evidence, Store
 from attnbench.manifest import Cell, Manifest
 
 FULL_DISK = 2**20  # bytes
-LOOKED_INTO = 20_000  # rows, which takes a second or two
-FINGERPRINT = re.compile(rb'"code":\{[^{}]*"fingerprint":"([0-9a-f]+)"')
 STALE = "stale: made by other code than today's; they are kept, and `report` refuses to mix them with new ones"
 
 
@@ -48,7 +45,7 @@ def status(name: str, root: Path, *, quiet: bool, as_json: bool) -> int:
     if (free := shutil.disk_usage(root).free) < FULL_DISK:
         broken.append(f"the disk of {root} is full: {free // 1024} KiB are free")
     told = summary(listed, states(listed.cells, evidence, queue, now=time.time()), broken=broken)
-    told = with_stale(with_waiting(told, listed), store, [id for id, known in evidence.items() if known.status])
+    told = with_stale(with_waiting(told, listed), evidence.values())
     if as_json:
         click.echo(json.dumps(told.json(), indent=1))
     elif not quiet:
@@ -56,22 +53,18 @@ def status(name: str, root: Path, *, quiet: bool, as_json: bool) -> int:
     return told.code
 
 
-def with_stale(told: Any, store: Store, ids: Sequence[str]) -> Any:
-    """The same with the rows that other code made than today's, unless there are too many to look into."""
-    if not (stale := stale_rows(store, ids)):
-        return told
-    return replace(told, causes={**told.causes, STALE: stale})
+def with_stale(told: Any, evidence: Iterable[Evidence]) -> Any:
+    """The same with the rows that other code made than today's."""
+    stale = stale_rows(evidence)
+    return replace(told, causes={**told.causes, STALE: stale}) if stale else told
 
 
-def stale_rows(store: Store, ids: Sequence[str]) -> int:
-    """How many of these cells' rows have another fingerprint than the code here; 0 above LOOKED_INTO of them."""
+def stale_rows(evidence: Iterable[Evidence]) -> int:
+    """How many rows of these cells have another fingerprint than the code here."""
     from attnbench.host import shared
 
-    if not ids or len(ids) > LOOKED_INTO:
-        return 0
-    today = shared().encode()
-    found = (FINGERPRINT.search(store.row_bytes(id)) for id in ids)
-    return sum(mark is not None and mark[1] != today for mark in found)
+    made = [known.code for known in evidence if known.code]
+    return len(made) - made.count(shared()) if made else 0
 
 
 def with_waiting(told: Any, listed: Manifest) -> Any:
@@ -110,7 +103,7 @@ def report(name: str, root: Path, *, quiet: bool, mixed: bool) -> None:
 
     listed, store = manifest(name, root), Store(root)
     summary = write_report(store, listed, root / name, mixed=mixed)
-    stale = stale_rows(store, [cell.id for cell in listed.cells if store.done(cell.id)])
+    stale = stale_rows(store.scan((cell.id for cell in listed.cells), cache=name).values())
     if stale and not quiet:
         click.echo(f"{stale} rows are {STALE}.", err=True)
     if not quiet:

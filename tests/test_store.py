@@ -14,7 +14,12 @@ from attnbench.engine._records import Damaged, decode, encode
 from attnbench.engine.store import AlreadyDone, Store
 from tests import invariants
 
-ROW = {"status": "ok", "result": {"score": 0.1 + 0.2}, "raw": {"curve": [1 / 3] * 50}}
+ROW = {
+    "status": "ok",
+    "result": {"score": 0.1 + 0.2},
+    "code": {"fingerprint": "c0de", "dirty": False},
+    "raw": {"curve": [1 / 3] * 50},
+}
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ def test_a_byte_that_turned_under_the_file_system_is_noticed_by_whoever_reads_th
     flip_in_place(store, ids[0])
     entries = _cache.read(cache(store))
     told = _cache.mark(0, row_file(store, ids[0]).stat())
-    _cache.write(cache(store), entries | {ids[0]: (told, "ok", 1.0)})
+    _cache.write(cache(store), entries | {ids[0]: (told, ("ok", 1.0, None))})
     assert store.scan(ids, cache=NAME)[ids[0]].status == "ok"
     assert store.result(ids[0]) is None
     assert len(list((store.root / "quarantine").iterdir())) == 1
@@ -240,7 +240,8 @@ def test_several_that_write_it_at_once_leave_a_whole_one(filled):
 
     def writes(own: list[str]) -> None:
         for _ in range(80):
-            found = {id: (_cache.mark(0, row_file(store, id).stat()), "ok", plain[id].wall_s or 0.0) for id in own}
+            marks = {id: _cache.mark(0, row_file(store, id).stat()) for id in own}
+            found = {id: (marks[id], ("ok", plain[id].wall_s or 0.0, plain[id].code)) for id in own}
             _cache.write(cache(store), found)
 
     pids = [in_child(lambda own=own: writes(own)) for own in (ids[:4], ids[:2], ids[2:4])]

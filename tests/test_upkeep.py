@@ -16,7 +16,7 @@ from attnbench.engine._queue import Job, QueueSnapshot
 from attnbench.engine._upkeep import Deaf, avoiding, refusal, shortage
 from attnbench.engine.progress import Progress
 from attnbench.engine.settings import SiteSettings
-from attnbench.engine.store import Evidence, Store
+from attnbench.engine.store import Evidence
 from attnbench.reading import STALE, stale_rows
 from tests.fake_cells import FakeCells
 from tests.fake_sweep import cell
@@ -149,7 +149,7 @@ def test_rows_of_other_code_than_todays_are_counted_as_stale(tmp_path, monkeypat
         cells.store.commit(id, {"status": "ok", "code": code}, attempt.uuid)
         attempt.end("ok")
     monkeypatch.setattr("attnbench.host.shared", lambda: "aaaa")
-    assert stale_rows(Store(tmp_path / "results"), cells.ids) == 1
+    assert stale_rows(cells.store.scan(cells.ids).values()) == 1
     monkeypatch.undo()
     assert cells.status(cause="stale: ")["causes"] == {STALE: 2}
 

@@ -18,9 +18,10 @@ from uuid import uuid4
 from zlib import crc32
 
 Mark = tuple[int, int, int, int, int]  # generation, inode, size, when the bytes and when the inode changed, in ns
+Told = tuple[str, float, str | None]  # status, seconds, and the fingerprint of the code that made it
 
-SCHEMA = 1
-COLUMNS = ("id", "generation", "inode", "size", "bytes_ns", "inode_ns", "status", "wall_s")
+SCHEMA = 2
+COLUMNS = ("id", "generation", "inode", "size", "bytes_ns", "inode_ns", "status", "wall_s", "code")
 WORTH = 500  # rows that had to be read, from which on it pays to write them down
 SETTLED_NS = 2 * 10**9  # a file that changed later may change again without that its times show it
 ABANDONED_S = 3600.0  # a file beside the cache is nobody's after so long
@@ -32,7 +33,7 @@ def mark(generation: int, found: os.stat_result) -> Mark:
 
 
 class Cache:
-    """The status and the seconds of rows by their cells, as far as their files are still the same.
+    """What rows told, by their cells, as far as their files are still the same.
 
     Without a file it holds nothing. Any number of processes may use one at once; the last to write it wins.
     """
@@ -41,22 +42,22 @@ class Cache:
         self._file = file
         self._now_ns = time.time_ns()
         self._old = read(file) if file else {}
-        self._seen: dict[str, tuple[Mark, str, float]] = {}
+        self._seen: dict[str, tuple[Mark, Told]] = {}
         self._read = 0
 
-    def get(self, id: str, found: Mark) -> tuple[str, float] | None:
-        """Status and seconds of the row with this mark, if it was read before."""
+    def get(self, id: str, found: Mark) -> Told | None:
+        """What the row with this mark told, if it was read before."""
         entry = self._old.get(id)
         if entry is None or entry[0] != found:
             return None
         self._seen[id] = entry
-        return entry[1:]
+        return entry[1]
 
-    def put(self, id: str, found: Mark, status: str, wall_s: float) -> None:
+    def put(self, id: str, found: Mark, told: Told) -> None:
         """Takes note of a row that was read whole, after its file had this mark."""
         self._read += 1
         if self._now_ns - found[-1] > SETTLED_NS:
-            self._seen[id] = (found, status, wall_s)
+            self._seen[id] = (found, told)
 
     def save(self) -> None:
         """Writes down what was seen, where that spares enough reading; a disk that does not take it harms nothing."""
@@ -65,22 +66,22 @@ class Cache:
                 write(self._file, self._seen)
 
 
-def read(file: Path) -> dict[str, tuple[Mark, str, float]]:
+def read(file: Path) -> dict[str, tuple[Mark, Told]]:
     """The entries of a cache; none where it is missing, torn, or another program's."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         head, rest = file.read_bytes().split(b"\n", 1)
         told = json.loads(head)
         if told == {"schema": SCHEMA, "crc": crc32(rest)}:
             columns = json.loads(rest)
-            ids, *marks, status, wall_s = (columns[name] for name in COLUMNS)
-            entries = zip(zip(*marks, strict=True), status, wall_s, strict=True)
+            ids, *marks, status, wall_s, code = (columns[name] for name in COLUMNS)
+            entries = zip(zip(*marks, strict=True), zip(status, wall_s, code, strict=True), strict=True)
             return dict(zip(ids, entries, strict=True))
     return {}
 
 
-def write(file: Path, entries: dict[str, tuple[Mark, str, float]]) -> None:
+def write(file: Path, entries: dict[str, tuple[Mark, Told]]) -> None:
     """Appears whole or not at all. Raises OSError when the disk does not take it."""
-    rows = [(id, *found, status, wall_s) for id, (found, status, wall_s) in entries.items()]
+    rows = [(id, *found, *told) for id, (found, told) in entries.items()]
     columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=False))
     rest = json.dumps(columns, separators=(",", ":")).encode()
     file.parent.mkdir(exist_ok=True)

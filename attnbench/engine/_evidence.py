@@ -13,13 +13,15 @@ from attnbench.engine._cache import Cache, mark
 from attnbench.engine._records import AttemptInfo, Damaged, decode, read_attempt, set_aside
 
 GENERATION = re.compile(r"generation\.(\d+)")
+FINGERPRINT = re.compile(rb'"code":\{[^{}]*"fingerprint":"([0-9a-f]+)"')  # in a row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What the store knows about one cell, read without changing anything; the food of `states`.
 
-    status, wall_s, changed: of the committed row; changed is when its file last did, by the file system's clock.
+    status, wall_s, changed, code: of the committed row; changed is when its file last did, by the file system's clock,
+        code the fingerprint of what made it.
     corrupt: the row is damaged, or was and has not been made again.
     attempts: those of the newest generation, oldest first; left out once there is a row. live: one still at work.
     """
@@ -28,6 +30,7 @@ class Evidence:
     status: str | None = None
     wall_s: float | None = None
     changed: float | None = None
+    code: str | None = None
     corrupt: bool = False
     generation: int = 0
     attempts: tuple[AttemptInfo, ...] = ()
@@ -63,14 +66,17 @@ class Look:
         if (told := self.cache.get(id, own)) is None:
             raw = _files.whole(entry.path, found.st_size)
             itself = raw.startswith(b"{")  # not a marker, which does not show whether the bytes behind it are the same
+            data = raw if itself else _files.resolve(Path(entry.path), raw)
             try:
-                row = decode(raw if itself else _files.resolve(Path(entry.path), raw), id=id, whole=False)
+                row = decode(data, id=id, whole=False)
             except Damaged:
                 return Evidence(id=id, corrupt=True, generation=generation)
-            told = row["status"], row["wall_s"]
+            made = FINGERPRINT.search(data)
+            told = row["status"], row["wall_s"], made[1].decode() if made else None
             if itself:
-                self.cache.put(id, own, *told)
-        return Evidence(id=id, status=told[0], wall_s=told[1], changed=found.st_ctime, generation=generation)
+                self.cache.put(id, own, told)
+        status, wall_s, code = told
+        return Evidence(id=id, status=status, wall_s=wall_s, changed=found.st_ctime, code=code, generation=generation)
 
 
 def entries(root: Path, id: str) -> dict[str, os.DirEntry[str]]:

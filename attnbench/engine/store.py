@@ -96,10 +96,6 @@ class Store:
             self.tidy(id)
         return self._row(id, self.generation(id), whole=False)
 
-    def row_bytes(self, id: str) -> bytes:
-        """The file of the row of the newest generation as it lies there, unchecked; empty if there is none."""
-        return self._bytes(self._result(id, self.generation(id))) or b""
-
     def generation(self, id: str) -> int:
         """How often the cell was opened again by `retry`."""
         return _evidence.newest(self._names(id))
