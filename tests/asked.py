@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from attnbench import launch
+from attnbench.engine.settings import SiteSettings
 from attnbench.sweep import Plan, expand
 
 TEXT = """\
@@ -40,3 +42,10 @@ def changed(old: str, new: str, text: str = TEXT) -> str:
 
 def ids(found: Plan) -> list[str]:
     return [cell.id for cell in found.cells]
+
+
+def launch_options(launcher: str, **given: Any) -> launch.Options:
+    """What `launch` is told when nothing special is asked of it."""
+    plain: dict[str, Any] = {"workers": 1, "cell_s": None, "retry": (), "wait": True, "quiet": True}
+    plain |= {"max_gpu_hours": None, "site": SiteSettings()}
+    return launch.Options(launcher=launcher, **plain | given)

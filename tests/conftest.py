@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from attnbench.engine.store import Store
 from tests import fault_table, invariants
+from tests.fake_sweep import fake_store
 from tests.slurm_cluster import Cluster, missing
 from tests.torch_settings import put_back
 
@@ -74,6 +76,18 @@ def one_thread() -> Iterator[None]:
 def settings_put_back() -> Iterator[None]:
     with put_back():
         yield
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """One whose cells are fake, see fake_sweep."""
+    return fake_store(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """The file in which fake cells note each of their starts."""
+    return tmp_path / "trace"
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from attnbench import _choose, launch, reading
 from attnbench.cell import identity
 from attnbench.check import check
 from attnbench.engine import codes
-from attnbench.engine.settings import SiteSettings
 from attnbench.engine.states import Summary
 from attnbench.engine.store import Evidence
 from attnbench.labels import variants
@@ -21,7 +20,7 @@ from attnbench.reports.collect import collect
 from attnbench.reports.report import screen, write_report
 from attnbench.reports.summary import tables
 from attnbench.sweep import Plan, expand_text
-from tests.asked import TEXT, changed, plan, written
+from tests.asked import TEXT, changed, launch_options, plan, written
 from tests.made_rows import FakeStore, add
 
 CHOOSE = "choose: {knob: task.rate, values: [1e-3, 3e-3, 1e-2], by: valid_rel_l2, seeds: [100, 101]}\n"
@@ -208,10 +207,7 @@ def runs(monkeypatch, tmp_path):
     monkeypatch.setattr(launch.local, "run_local", run_local)
     monkeypatch.setattr(launch, "prepare", lambda *_: None)
     monkeypatch.setattr(launch, "refuse_unproven", lambda *_, **__: None)
-    options = launch.Options(
-        **{"launcher": "local", "workers": 1, "cell_s": None, "retry": (), "wait": True, "quiet": True},
-        **{"max_gpu_hours": None, "site": SiteSettings()},
-    )
+    options = launch_options("local")
 
     def go() -> int:
         asked = check(plan(tmp_path, ASKED))

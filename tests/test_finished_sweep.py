@@ -11,16 +11,12 @@ from hypothesis import strategies as st
 from attnbench import _tables, check, launch, reading
 from attnbench.cell import identities, identity
 from attnbench.engine import codes
-from attnbench.engine.settings import SiteSettings
 from attnbench.engine.store import Store
 from attnbench.manifest import Manifest, estimates
 from attnbench.sweep import Plan
-from tests.asked import changed, plan
+from tests.asked import changed, launch_options, plan
 
-OPTIONS = launch.Options(
-    **{"launcher": "local", "workers": 1, "cell_s": None, "retry": (), "wait": True, "quiet": True},
-    **{"max_gpu_hours": None, "site": SiteSettings()},
-)
+OPTIONS = launch_options("local")
 ROW = {"status": "ok", "result": {"rel_l2": 0.5, "valid_rel_l2": 0.5}, "wall_s": 7.25}
 
 

@@ -4,7 +4,6 @@ import io
 import re
 import signal
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -13,17 +12,7 @@ from attnbench.engine.progress import Progress, span
 from attnbench.engine.shard import Event, Limits
 from attnbench.engine.store import Store
 from tests.fake_cell import runs, spec, starts, until
-from tests.fake_sweep import cell, clean, fake_store, sweep
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch) -> Store:
-    return fake_store(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def trace(tmp_path) -> Path:
-    return tmp_path / "trace"
+from tests.fake_sweep import cell, clean, sweep
 
 
 class Terminal(io.StringIO):

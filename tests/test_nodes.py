@@ -22,7 +22,7 @@ from attnbench.engine.slurm import Request, Resources
 from attnbench.engine.store import Evidence
 from attnbench.sweep import expand
 from tests import tiny
-from tests.asked import changed, ids, plan, written
+from tests.asked import changed, ids, launch_options, plan, written
 
 CPU = changed("runs: 4", "runs: 4\nnodes: 2")
 CUDA = changed("runs: 4", "runs: 4\ndevice: cuda\ngpus: 4\nnodes: 2")
@@ -72,23 +72,10 @@ def test_nodes_that_cannot_be_are_refused_in_one_sentence(tmp_path, text, senten
     assert "\n" not in str(refusal.value)
 
 
-def options(launcher: str) -> launch.Options:
-    return launch.Options(
-        launcher=launcher,
-        workers=1,
-        cell_s=None,
-        retry=(),
-        wait=True,
-        quiet=True,
-        max_gpu_hours=None,
-        site=SiteSettings(),
-    )
-
-
 def test_one_machine_is_no_place_for_cells_over_several_nodes(tmp_path):
     store: Any = SimpleNamespace()  # is not asked
     with pytest.raises(ValueError, match="nodes is 2, and this is one machine; --launcher slurm goes to a cluster"):
-        launch.launch(check(plan(tmp_path, CPU)), store, tmp_path, options("local"), print)
+        launch.launch(check(plan(tmp_path, CPU)), store, tmp_path, launch_options("local"), print)
 
 
 def test_a_job_needs_the_gpus_of_one_node(tmp_path):
@@ -96,7 +83,7 @@ def test_a_job_needs_the_gpus_of_one_node(tmp_path):
     with pytest.raises(
         ValueError, match="gpus is 4 on 2 nodes, and a job has 0; give the file a section slurm with 2 gpus"
     ):
-        launch.launch(check(plan(tmp_path, CUDA)), store, tmp_path, options("slurm"), print)
+        launch.launch(check(plan(tmp_path, CUDA)), store, tmp_path, launch_options("slurm"), print)
 
 
 # --- jobs

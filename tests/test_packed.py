@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from itertools import accumulate
-from pathlib import Path
 
 import pytest
 
@@ -15,17 +14,7 @@ from attnbench.engine.shard import Event, Limits
 from attnbench.engine.store import Store
 from tests import tiny
 from tests.fake_cell import spec, starts
-from tests.fake_sweep import cell, clean, fake_store, row, supervisor
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch) -> Store:
-    return fake_store(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def trace(tmp_path) -> Path:
-    return tmp_path / "trace"
+from tests.fake_sweep import cell, clean, row, supervisor
 
 
 def ends(store: Store, id: str) -> list[str]:

@@ -12,12 +12,12 @@ import pytest
 import mechanisms
 from attnbench import checking, contract, host, launch, proofs
 from attnbench.check import check
-from attnbench.engine.settings import SiteSettings
 from attnbench.engine.store import Store
 from attnbench.proofs import Claim, claims, failures, refuse_unproven
 from attnbench.sweep import expand_text
 from mechanisms import Mechanism, find
 from tests import tiny
+from tests.asked import launch_options
 from tests.planted import FAULTS, HONEST, planted
 
 QUICK = {check.name for check in contract.CHECKS if check.quick}
@@ -133,15 +133,10 @@ def test_a_mechanism_is_proved_with_its_defaults_and_with_the_knobs_of_its_cells
     assert [claim.label for claim in claims(plan("linear", feature="elu").cells)] == ["linear"]
 
 
-def options(**changes: Any) -> launch.Options:
-    plain = {"launcher": "local", "workers": 1, "cell_s": None, "retry": (), "wait": True, "quiet": True}
-    return launch.Options(**{**plain, "max_gpu_hours": None, "site": SiteSettings(), **changes})
-
-
 def test_a_sweep_of_a_wrong_mechanism_is_refused_before_anything_is_written(wrong, tmp_path):
     root = tmp_path / "results"
     with pytest.raises(ValueError, match=r"^mine breaks its contract, so nothing runs: .* --unproven runs") as caught:
-        launch.launch(check(plan(wrong.name)), Store(root), tmp_path, options(), lambda _: None)
+        launch.launch(check(plan(wrong.name)), Store(root), tmp_path, launch_options("local"), lambda _: None)
     assert "\n" not in str(caught.value)
     assert not root.exists()
 

@@ -15,17 +15,7 @@ from attnbench.engine.shard import Event
 from attnbench.engine.store import Store
 from tests import invariants
 from tests.fake_cell import runs, spec, starts, until
-from tests.fake_sweep import clean, fake_store, row, supervisor, sweep
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch) -> Store:
-    return fake_store(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def trace(tmp_path) -> Path:
-    return tmp_path / "trace"
+from tests.fake_sweep import clean, row, supervisor, sweep
 
 
 def start_elsewhere(store: Store, id: str, **fields: object) -> Path:

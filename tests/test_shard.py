@@ -9,19 +9,8 @@ from pathlib import Path
 import pytest
 
 from attnbench.engine.shard import Event, Supervisor
-from attnbench.engine.store import Store
 from tests.fake_cell import runs, spec, starts, until
-from tests.fake_sweep import clean, fake_store, row, supervisor
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch) -> Store:
-    return fake_store(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def trace(tmp_path) -> Path:
-    return tmp_path / "trace"
+from tests.fake_sweep import clean, row, supervisor
 
 
 def test_every_cell_gets_its_row_and_the_second_run_starts_nothing(store, trace):

@@ -12,11 +12,10 @@ from attnbench._starts import held_back, refuse_starts
 from attnbench.check import check
 from attnbench.cli import main
 from attnbench.engine import codes, slurm
-from attnbench.engine.settings import SiteSettings
 from attnbench.engine.store import Store
 from attnbench.sweep import Plan
 from tests import tiny
-from tests.asked import changed, plan, written
+from tests.asked import changed, launch_options, plan, written
 
 ABSENT = "0123456789abcdef0123"
 
@@ -157,10 +156,7 @@ def launched(
     monkeypatch.setattr(launch.local, "run_local", run)
     monkeypatch.setattr(launch, "prepare", lambda *_: None)
     monkeypatch.setattr(launch, "refuse_unproven", lambda *_, **__: None)
-    options = launch.Options(
-        **{"launcher": "local", "workers": 2, "cell_s": None, "retry": (), "wait": True, "quiet": True},
-        **{"max_gpu_hours": None, "site": SiteSettings()},
-    )
+    options = launch_options("local", workers=2)
     return launch.launch(check(plan(tmp_path, text)), store, tmp_path, options, said.append), said
 
 

@@ -23,11 +23,10 @@ from attnbench import launch
 from attnbench.check import START_S, check, estimate_s
 from attnbench.engine._child import Child, environment
 from attnbench.engine._verdict import Ending, judge
-from attnbench.engine.settings import SiteSettings
 from attnbench.run import set_up
 from attnbench.sweep import expand
 from tests import tiny
-from tests.asked import changed, ids, plan, written
+from tests.asked import changed, ids, launch_options, plan, written
 from tests.fake_cell import runs, until
 
 CUDA = changed("runs: 4", "runs: 4\ndevice: cuda\ngpus: 2")
@@ -217,16 +216,7 @@ def test_gpus_that_cannot_be_are_refused_in_one_sentence(tmp_path, text, sentenc
 def test_a_launch_without_enough_gpus_is_refused(tmp_path, monkeypatch, launcher, found, sentence):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
-    options = launch.Options(
-        launcher=launcher,
-        workers=1,
-        cell_s=None,
-        retry=(),
-        wait=True,
-        quiet=True,
-        max_gpu_hours=None,
-        site=SiteSettings(),
-    )
+    options = launch_options(launcher)
     checked = check(plan(tmp_path, CUDA))
     store: Any = SimpleNamespace()  # is not asked
     with pytest.raises(ValueError, match=sentence):

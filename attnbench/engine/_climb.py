@@ -3,15 +3,13 @@
 Found out on real cells, whose rows count: what they compute does not depend on what runs beside them.
 """
 
-import math
 import shutil
-import subprocess
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from statistics import mean, median
-from subprocess import DEVNULL, PIPE
+
+from attnbench.engine._question import Question
 
 GAIN = 1.1  # cells an hour of twice as many children, below which it is not worth it
 HALF_FULL = 0.4  # of a GPU's memory: above it, twice as many might not find room
@@ -77,41 +75,23 @@ def _slowness(walls: Walls) -> float:
 
 
 class Gauge:
-    """The fullest memory that any of these GPUs had, as a share of its size; None until nvidia-smi has told one.
-
-    It never waits for an answer: a driver that hangs must not stop heartbeats and watchdogs.
-    """
+    """The fullest memory that any of these GPUs had, as a share of its size; None until nvidia-smi has told one."""
 
     def __init__(self, gpus: Sequence[str]):
         self.highest: float | None = None
-        program = shutil.which("nvidia-smi") or ""
+        program = shutil.which("nvidia-smi")
         asked = [
             "--query-gpu=memory.used,memory.total,compute_mode",
             "--format=csv,noheader,nounits",
             "-i",
             ",".join(gpus),
         ]
-        self._command = [program, *asked] if program else None
-        self._asked = -math.inf  # monotonic
-        self._question: subprocess.Popen[str] | None = None
+        self._question = Question([program, *asked], every_s=LOOK_S, answer_s=ANSWER_S) if program else None
 
     def look(self) -> None:
         """Asks every few seconds, and takes the answer in a later call."""
-        if self._question is not None:
-            self._take(self._question)
-        elif self._command and time.monotonic() - self._asked >= LOOK_S:
-            self._asked = time.monotonic()
-            with suppress(OSError):
-                self._question = subprocess.Popen(self._command, stdout=PIPE, stderr=DEVNULL, text=True)
-
-    def _take(self, question: "subprocess.Popen[str]") -> None:
-        if question.poll() is None:
-            if time.monotonic() - self._asked > ANSWER_S:
-                question.kill()
-            return
-        said, _ = question.communicate()
-        self._question = None
-        for line in said.splitlines():
+        said = self._question.look() if self._question else None
+        for line in (said or "").splitlines():
             with suppress(ValueError, ZeroDivisionError):  # an instance of a GPU has no numbers of its own
                 used, total, mode = line.split(",")
                 share = float(used) / float(total) if mode.strip() == "Default" else 1.0  # it takes one process only
@@ -119,7 +99,5 @@ class Gauge:
 
     def close(self) -> None:
         """Waits for no answer."""
-        if self._question is not None:
-            self._question.kill()
-            self._question.communicate()
-            self._question = None
+        if self._question:
+            self._question.close()

@@ -5,7 +5,6 @@ process exits before submitit could pickle anything.
 """
 
 import json
-import math
 import os
 import signal
 import socket
@@ -16,10 +15,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
 from types import FrameType
 
 from attnbench.engine._packed import kinds, run_packed
+from attnbench.engine._question import Question
 from attnbench.engine.shard import Event, Limits, Supervisor
 from attnbench.engine.store import Store
 
@@ -33,40 +32,23 @@ TIME_LIMIT, PREEMPTED = "time limit", "preempted"  # the first is the supervisor
 class End:
     """When SLURM will end this job, by asking it: SLURM 22.05 sets no variable for it.
 
-    A signal can be lost (USR2 is ignored while Python starts), so the supervisor also goes by this clock. It never
-    waits for an answer: a scheduler that hangs must not stop heartbeats and watchdogs.
+    A signal can be lost (USR2 is ignored while Python starts), so the supervisor also goes by this clock.
     """
 
     def __init__(self, limit_s: float) -> None:
         self.last = time.time() + limit_s  # the newest answer; until there is one, as if the job had just begun
-        self._asked = -math.inf  # monotonic time of the newest question
-        self._question: subprocess.Popen[str] | None = None
+        self._question = Question(question("%e"), every_s=REFRESH_S, answer_s=ANSWER_S)
 
     def __call__(self) -> float:
         """Unix time. Asks again every few minutes, and takes the answer in a later call."""
-        if self._question is not None:
-            self._take(self._question)
-        elif time.monotonic() - self._asked >= REFRESH_S:
-            self._asked = time.monotonic()
-            with suppress(OSError):
-                self._question = subprocess.Popen(question("%e"), stdout=PIPE, stderr=DEVNULL, text=True)
+        if (said := self._question.look()) is not None:
+            with suppress(ValueError):  # nobody answered, or SLURM knows no end
+                self.last = datetime.fromisoformat(said.strip()).timestamp()
         return self.last
 
     def stop(self) -> None:
         """No question outlives the job."""
-        if self._question is not None:
-            self._question.kill()
-            self._question.communicate()
-
-    def _take(self, question: "subprocess.Popen[str]") -> None:
-        if question.poll() is None:
-            if time.monotonic() - self._asked > ANSWER_S:
-                question.kill()
-            return
-        said, _ = question.communicate()
-        self._question = None
-        with suppress(ValueError):  # nobody answered, or SLURM knows no end
-            self.last = datetime.fromisoformat(said.strip()).timestamp()
+        self._question.close()
 
 
 class Notice:
