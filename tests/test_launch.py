@@ -51,6 +51,8 @@ def test_a_first_sweep_goes_to_a_cluster_that_answers(launcher, tmp_path, monkey
     monkeypatch.setattr(launch, "launch", lambda *given: launched.append(given[3]) or codes.INCOMPLETE)
     file = tmp_path / "where.yaml"
     file.write_text(SWEEP)
-    told = CliRunner().invoke(main, ["sweep", str(file), "--launcher", launcher, "--results", str(tmp_path / "results")])
+    told = CliRunner().invoke(
+        main, ["sweep", str(file), "--launcher", launcher, "--results", str(tmp_path / "results")]
+    )
     assert told.exit_code == codes.INCOMPLETE, told.output
     assert [options.launcher for options in launched] == ["slurm"]
