@@ -18,6 +18,7 @@ language = "en-GB"
 extensions = ["myst_parser", "sphinx_copybutton", "maker"]
 exclude_patterns = ["_build", "README.md"]
 nitpicky = True
+smartquotes = False  # it would make a dash of the two hyphens of an option
 highlight_language = "text"
 copybutton_exclude = ".linenos, .gp, .go"
 

@@ -14,6 +14,7 @@ from maker.markdown import MADE, ROOT, escaped, facts, lower, moved, table
 
 RESULTS = ROOT / "results"
 SWEEPS = ROOT / "sweeps"
+NOWHERE = "–"  # noqa: RUF001 - an en dash, for what no machine made
 FIRST = ("error", "variants")  # of a page's figures
 OF_EVERY = {  # figures that are drawn without being asked for
     "variants": "every variant: a point for each seed, and the mean with its interval",
@@ -47,10 +48,19 @@ def pictures(name: str) -> list[Path]:
 
 
 def made(name: str) -> list[str]:
-    """Machine, day and command of a set of results, as results/README.md has them; three empty ones if it has not."""
+    """Machine, day and command of a set of results, as results/README.md has them; three empty ones if it has not.
+
+    What is `the same` there is the machine of the line that says none.
+    """
+    machine = ""
     for line in (RESULTS / "README.md").read_text().splitlines():
-        if f"({name}/" in line and line.startswith("|"):
-            return [part.strip() for part in line.strip("| ").split(" | ")][-3:]
+        parts = [part.strip() for part in line.strip("| ").split(" | ")]
+        if not line.startswith("|") or len(parts) != 4 or set(line) <= set("|- "):
+            continue
+        if not parts[1].startswith("the same") and parts[1] not in ("machine", NOWHERE):
+            machine = parts[1]
+        if f"({name}/" in parts[0]:
+            return [parts[1].replace("the same", machine, 1), parts[2], parts[3].replace("NAME", name)]
     return ["", "", ""]
 
 

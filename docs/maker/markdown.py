@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 MADE = "<!-- Made by docs/maker; what is written here is lost. -->\n\n"
 OPENERS = re.compile(r"^(Work|Departs from [^:]*|Sources|Curves|Floors?|Chance levels|Other features|Pooled queries)\b")
-MEASURE = re.compile(r"^([a-z][a-z0-9_]*(?:, [a-z0-9_.]+| \([^)]*\))*): ")
+MEASURE = re.compile(r"^([a-z][a-z0-9_]*(?:, [a-z0-9_.]+| \([^)]*\)| and [a-z0-9_.]+)*): ")
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 
 

@@ -28,18 +28,25 @@ def shown() -> dict[str, str]:
 def readme(argument: str, page: str) -> str:
     """What stands under a heading of the README, above the first one for `top`, its links turned to this site.
 
-    `Tasks | the table` is the table under that heading alone, its names linked, and `Tasks | after the table` the rest.
+    `Tasks | table` is the table under that heading alone, its names linked. `Tasks | rest` is what follows it,
+    `Tasks | rest up to **Models**` that before these words, and `Tasks | from **Models**` what begins with them.
     """
     heading, _, part = argument.partition(" | ")
-    text = section(ROOT / "README.md", "" if heading == "top" else heading)
-    text = moved(text, ROOT, page, shown())
-    if part:
-        table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
-        if not table or part not in ("the table", "after the table"):
-            raise ValueError(f"docs/{page}.md: the README has no part {part!r} under {heading!r}.")
-        linked = re.sub(r"^\| `(\w+)` \|", r"| [`\1`](\1.md) |", table[0], flags=re.MULTILINE)
-        text = linked if part == "the table" else text[table.end() :]
-    return text
+    text = moved(section(ROOT / "README.md", "" if heading == "top" else heading), ROOT, page, shown())
+    return piece(text, part, argument) if part else text
+
+
+def piece(text: str, part: str, argument: str) -> str:
+    """A part of a part. Raises ValueError where there is none."""
+    table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    if part == "table" and table:
+        return re.sub(r"^\| `(\w+)` \|", r"| [`\1`](\1.md) |", table[0], flags=re.MULTILINE)
+    word, _, mark = part.partition(" ")
+    if word == "rest" and table:
+        return text[table.end() :].partition(mark.removeprefix("up to ") or "\0")[0]
+    if word == "from" and mark in text:
+        return text[text.index(mark) :]
+    raise ValueError(f"docs: the README has no such part as {argument!r}.")
 
 
 def file(argument: str, page: str) -> str:

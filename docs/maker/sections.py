@@ -55,8 +55,8 @@ def fields(section: type[Knobs]) -> str:
 
 
 def lists() -> str:
-    lines = [(f"`{name}`", "needed" if needed else "may be left out", ABOUT[name]) for name, needed in LISTS.items()]
-    return table(["section", "", "what it lists"], lines)
+    lines = [(f"`{name}`", "yes" if needed else "no", ABOUT[name]) for name, needed in LISTS.items()]
+    return table(["section", "must it be there", "what it lists"], lines)
 
 
 def nested() -> Iterator[type[Knobs]]:
