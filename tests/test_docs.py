@@ -9,7 +9,8 @@ from typing import Any, get_args
 
 import click
 import pytest
-from maker import commands, entries, gallery, markdown, pages, sections, verify
+from maker import commands, entries, markdown, pages, sections, verify
+from ruamel.yaml import YAML
 
 import mechanisms
 import tasks
@@ -112,6 +113,7 @@ def test_every_formula_becomes_mathml(name):
         text = (DOCS / f"{name}.md").read_text()
         shown, text = blocks(text, "{math}"), FENCE.sub("", text)
     assert all("<math" in converted(one, block=True) for one in shown)
+    assert "munderover" not in converted(r"\bar x_i + \hat{y}_j", block=True), "an index belongs beside its letter"
     assert all("<math" in converted(one, block=False) for one in re.findall(r"\$([^$\n]+(?:\n[^$\n]+)?)\$", text))
 
 
@@ -258,6 +260,9 @@ def test_a_marker_that_nobody_makes_and_a_heading_that_is_gone_are_refused():
     assert pages.filled("no marker", "index") == "no marker"
 
 
-def test_figures_have_words(site):
-    assert all(gallery.caption(name, file) for name in gallery.names() for file in gallery.pictures(name))
-    assert site
+def test_the_citation_names_the_papers_of_all_mechanisms_and_no_other():
+    cited = {one["url"] for one in YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())["references"]}
+    told = [entries.docstring(f"mechanisms/{name}.py") for name in mechanisms.names()]
+    sources = set(re.findall(r"https://arxiv\.org/abs/\d+\.\d+", " ".join(told)))
+    assert sources
+    assert cited == sources
