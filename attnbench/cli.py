@@ -137,7 +137,7 @@ def sweep(file: str, plugin: tuple[Path, ...], **given: Any) -> None:
 @main.command()
 @click.argument("file")
 @common
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def status(file: str, results: Path | None, data_dir: Path | None, quiet: bool, as_json: bool) -> None:
     """Cells of a sweep by state, why, and how long it will still take."""
     del data_dir
@@ -182,7 +182,7 @@ def ledger(results: Path | None, data_dir: Path | None, quiet: bool) -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--model", help="Backbone for a mechanism; isotropic if not given.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @unproven
 @plugged
 @common
@@ -200,7 +200,7 @@ def run(ctx: click.Context, task: str, subject: str, plugin: tuple[Path, ...], *
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["mechanisms", "models", "tasks", "sweeps"]))
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @plugged
 def list_(kind: str, as_json: bool, plugin: tuple[Path, ...]) -> None:
     """The catalogue, with every knob, its type and default."""
@@ -229,7 +229,7 @@ def data(
 
 @main.command()
 @common
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def doctor(results: Path | None, data_dir: Path | None, quiet: bool, as_json: bool) -> None:
     """What this machine can run, and what in the store is hurt."""
     from attnbench.doctor import findings

@@ -90,7 +90,7 @@ def sweep(word: str, **given: Any) -> int:
         return codes.DONE
     if given["cancel"]:
         return cancel(store, plan)
-    if launcher == "slurm" and why and not any((root / "submissions").glob("*/intent.json")):
+    if given["launcher"] == "slurm" and why and not any((root / "submissions").glob("*/intent.json")):
         raise ValueError(f"--launcher slurm cannot be used: {why}")
     paths.writable(root)
     say = (lambda _: None) if given["quiet"] else click.echo

@@ -14,7 +14,7 @@ TEXT = (ROOT / "README.md").read_text()
 TREE = TEXT.split("## The house")[1].split("```")[1]
 FILES = [
     file.relative_to(ROOT)
-    for folder in ("attnbench", "mechanisms", "tasks", "sweeps", "benchmarks")
+    for folder in ("attnbench", "mechanisms", "tasks", "sweeps", "benchmarks", "docs")
     for file in sorted((ROOT / folder).rglob("*"))
     if file.suffix in (".py", ".yaml") and file.name != "__init__.py"
 ]
