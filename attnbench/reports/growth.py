@@ -147,9 +147,15 @@ def fitted(n: np.ndarray, y: np.ndarray, spread: np.ndarray) -> tuple[float, flo
 
 
 def replicas(n: np.ndarray, drawn: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """The exponent of every drawn set of costs, to the step of a grid."""
-    shape, p, _ = curves(tuple(n))
-    return p[np.argmin(squares(drawn, shape, spread), 1)]
+    """The exponent of every drawn set of costs: the best of a grid, and of a parabola through it and its neighbours."""
+    shape, _, _ = curves(tuple(n))
+    least = squares(drawn, shape, spread).reshape(len(drawn), len(EXPONENTS), len(SHARES)).min(2)
+    best = np.argmin(least, 1)
+    inner = np.clip(best, 1, len(EXPONENTS) - 2)
+    left, middle, right = (least[np.arange(len(drawn)), inner + step] for step in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    offset = np.divide(0.5 * (left - right), bend, out=np.zeros(len(drawn)), where=bend > 0)
+    return np.where(best == inner, EXPONENTS[inner] + np.clip(offset, -0.5, 0.5) * EXPONENTS[1], EXPONENTS[best])
 
 
 @cache
