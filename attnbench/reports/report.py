@@ -13,6 +13,9 @@ from attnbench.reports.across import across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
 from attnbench.reports.effects import effects
+from attnbench.reports.efficiency import costs
+from attnbench.reports.efficiency_sheets import efficiency_sheets
+from attnbench.reports.efficiency_sheets import notes as efficiency_notes
 from attnbench.reports.rows import records, write_csv, write_parquet
 from attnbench.reports.summary import Line, Table, tables
 from attnbench.reports.trials import trials_sheets
@@ -30,7 +33,7 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
 
     Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
     """
-    from attnbench.reports import figures, places, profiles  # here, for they bring matplotlib
+    from attnbench.reports import efficiency_figures, figures, places, profiles  # here, for they bring matplotlib
 
     learn(manifest.better)
     gathered = gather(store, manifest, folder, mixed=mixed)
@@ -39,11 +42,13 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
     known = tables(frame, manifest.solved)
     over = across(known)
+    bare = costs(records(frame))
     pages = [
         *sheets_of(frame, known),
         *over.pages,
         *widths_sheets(frame),
         *trials_sheets(frame, manifest.choose),
+        *(efficiency_sheets(bare) if bare else []),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(frame, folder / "rows.csv")
@@ -52,8 +57,10 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
     names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures", curves)]
     names += [profiles.write(over.overall, folder / "figures")] if over.overall else []
+    names += efficiency_figures.write(bare, folder / "figures") if bare else []
+    notes = (*gathered.notes, *over.notes, *(efficiency_notes(bare) if bare else []))
     summary = folder / "summary.md"
-    summary.write_text(markdown(manifest, (*gathered.notes, *over.notes), pages, names), encoding="utf-8", newline="\n")
+    summary.write_text(markdown(manifest, notes, pages, names), encoding="utf-8", newline="\n")
     return summary
 
 
