@@ -10,7 +10,7 @@ from attnbench._choose import Rows, best, options
 from attnbench._entries import Chosen
 from attnbench._sections import Frame
 from attnbench.cell import PROTOCOL, SCHEMA, Spec, identities, identity
-from mechanisms import KnobError, configure
+from mechanisms import KnobError, Site, configure
 
 WAITS = "waits"  # among what is settled for a training: nothing is, until the trials have ended
 
@@ -19,19 +19,22 @@ WAITS = "waits"  # among what is settled for a training: nothing is, until the t
 class Planned:
     """One distinct cell of a sweep and where it comes from.
 
+    task, model: None where a mechanism is looked at alone, at a site of its own; about: then the words of its label.
     trial: it only helps to choose a knob. settled: columns of what the sweep settles for each variant by itself.
     ratio: where variants are made equal, the share of the target that this one reaches.
     """
 
     id: str
     spec: Spec
-    task: Chosen
-    model: Chosen
+    task: Any
+    model: Any
     mechanism: Chosen | None
     cost_id: str | None = None
     trial: bool = False
     settled: tuple[str, ...] = ()
     ratio: float | None = None
+    site: Site | None = None
+    about: str = ""
 
     @property
     def parts(self) -> tuple[Chosen, ...]:

@@ -133,3 +133,12 @@ class Frame(Knobs):
     """share of the way from chance to an accuracy of 1, past which a seed has solved a task"""
     figures: list[Figure] = Field(default_factory=list)
     """what report draws"""
+
+
+class BareFrame(Frame):
+    """What a file says that trains nothing, but looks at mechanisms alone."""
+
+    runs: NonNegativeInt = Field(default=0, le=0)
+    """there are no trainings, so it is left out"""
+    seeds: Seeds = Field(default_factory=list)
+    """there are none, so they are left out"""

@@ -115,7 +115,7 @@ def sweeps() -> list[Entry]:
 def head(file: Path) -> Entry:
     """Question and runs, read without a YAML parser: both stand on lines of their own."""
     text = file.read_text()
-    found = {word: re.search(rf"^{word}:\s*(.+?)\s*(?:#.*)?$", text, re.MULTILINE) for word in ("question", "runs")}
+    found = {word: re.search(rf"^ *{word}:\s*(.+?)\s*(?:#.*)?$", text, re.MULTILINE) for word in ("question", "runs")}
     return {word: match.group(1) if match else "" for word, match in found.items()}
 
 

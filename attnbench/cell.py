@@ -3,12 +3,21 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 SCHEMA = 1  # of a spec; raised when its form changes
 PROTOCOL = 1  # of training and measuring; raised when either would give other numbers for the same spec
 
 Spec = dict[str, Any]
+
+
+def program(spec: Path) -> str:
+    """The module that carries out the cell of a spec's file: of a task, or of a mechanism that is looked at alone."""
+    with suppress(OSError, ValueError):  # the child finds out too, and says it
+        return "attnbench.probes" if "site" in json.loads(spec.read_bytes()) else "attnbench.run"
+    return "attnbench.run"
 
 
 def canonical(value: Any) -> str:

@@ -13,6 +13,8 @@ from attnbench.flops import Work, count
 from attnbench.labels import variants, word
 from attnbench.manifest import Cell, Manifest
 from attnbench.models import counted, maker
+from attnbench.probes._expand import estimate_s as bare_s
+from attnbench.probes._expand import worked as bare_work
 from attnbench.sweep import Plan, Planned
 
 FLOPS_PER_S = {"cpu": 12e9, "cuda": 5e12}  # of one training cell on one core, or one GPU, at small sizes: a rough guess
@@ -49,7 +51,7 @@ def check(plan: Plan, known: Mapping[str, Work] = COUNTED, ended: Mapping[str, f
     ended: expected seconds of the cells that have their row. Where all of a variant have, nothing of it is built.
     """
     needed = {cell.cost_id or cell.id for cell in (*plan.cells, *plan.waiting) if cell.id not in ended}
-    costs = [cell for cell in plan.cells if cell.spec["kind"] == "cost" and cell.id in needed]
+    costs = [cell for cell in plan.cells if cell.spec["kind"] != "train" and cell.id in needed]
     works = {cell.id: known.get(cell.id) or worked(plan, cell) for cell in costs}
     labels = variants(plan)
     seconds = {cell.id: expected_s(cell, works, ended) for cell in plan.cells}
@@ -77,7 +79,7 @@ def choice(plan: Plan) -> dict[str, Any] | None:
     the value that rows leave out, if there is one."""
     if (choose := plan.frame.choose) is None:
         return None
-    entries = {cell.task.name: cell.task.entry for cell in plan.cells}
+    entries = {cell.task.name: cell.task.entry for cell in plan.cells if cell.task}
     scores = {task: (choose.score(task), entry.better[choose.score(task)]) for task, entry in entries.items()}
     neutral = {task: entry.config.neutral.get(choose.name) for task, entry in entries.items()}
     return {"knob": choose.knob, "values": choose.values, "seeds": choose.seeds, "scores": scores, "neutral": neutral}
@@ -85,13 +87,15 @@ def choice(plan: Plan) -> dict[str, Any] | None:
 
 def better(plan: Plan) -> dict[str, str]:
     """The columns that rank models, of all tasks of the plan."""
-    tasks = {cell.task.name: cell.task.entry for cell in plan.cells}
+    tasks = {cell.task.name: cell.task.entry for cell in plan.cells if cell.task}
     return {f"result.{name}": side for task in tasks.values() for name, side in task.better.items()}
 
 
 def worked(plan: Plan, cell: Planned) -> Work:
     inside = counted((cell.mechanism.name, cell.mechanism.values)) if cell.mechanism else None
     try:
+        if cell.site:
+            return bare_work(cell.spec)
         return count(maker(cell.model.name, cell.model.values, inside, 0), cell.task.config.port)
     except ValueError as error:
         line = (cell.mechanism or cell.model).line
@@ -104,14 +108,15 @@ def expected_s(cell: Planned, works: Mapping[str, Work], ended: Mapping[str, flo
 
 
 def listed(cell: Planned, seconds: float, labels: Mapping[str, str]) -> Cell:
-    seed, variant = cell.spec["seed"], labels[cell.id]
+    seed, variant = cell.spec.get("seed"), labels[cell.id]
+    last = cell.about if cell.site else "cost" if seed is None else f"seed {seed}"
     return Cell(
         id=cell.id,
         kind=cell.spec["kind"],
-        label=", ".join(filter(None, (variant, tried(cell), "cost" if seed is None else f"seed {seed}"))),
+        label=", ".join(filter(None, (variant, tried(cell), last))),
         variant=variant,
         mechanism=cell.mechanism.name if cell.mechanism else None,
-        model=cell.model.name,
+        model=cell.model.name if cell.model else None,
         seed=seed,
         estimate_s=round(seconds, 1),
         cost_id=cell.cost_id,
@@ -130,6 +135,8 @@ def tried(cell: Planned) -> str:
 def estimate_s(cell: Planned, works: Mapping[str, Work]) -> float:
     """Seconds of a cell from its work: a rough guess, replaced by measured times as soon as like cells have ended."""
     device = cell.spec["device"]
+    if cell.site:
+        return START_S[device] + bare_s(cell, works[cell.id])
     if cell.cost_id is None:
         return START_S[device] + COST_S
     work, config = works[cell.cost_id], cell.task.config
@@ -139,16 +146,20 @@ def estimate_s(cell: Planned, works: Mapping[str, Work]) -> float:
 
 
 def table(checked: Checked) -> list[tuple[str, str, int, int, float]]:
-    """A line for each variant: label, cells, weights, forward FLOPs of one example, seconds of all its cells."""
+    """A line for each variant: label, cells, weights, forward FLOPs of one example, seconds of all its cells.
+
+    Of a mechanism at several sites the work is that of the largest.
+    """
     by_variant: dict[str, list[Cell]] = {}
     for cell in checked.manifest.cells:
-        by_variant.setdefault(cell.variant, []).append(cell)
+        by_variant.setdefault(cell.variant if cell.model else f"{cell.variant}, {cell.kind}", []).append(cell)
     return [line(variant, cells, checked) for variant, cells in by_variant.items()]
 
 
 def line(variant: str, cells: Iterable[Cell], checked: Checked) -> tuple[str, str, int, int, float]:
     cells = list(cells)
-    work = checked.works[next(cell.cost_id or cell.id for cell in cells)]
+    works = [checked.works[id] for cell in cells if (id := cell.cost_id or cell.id) in checked.works]
+    work = max(works, key=lambda work: work.matmul_flops)
     trainings = sum(cell.kind == "train" for cell in cells)
-    told = f"{trainings} + {len(cells) - trainings}"
+    told = f"{trainings} + {len(cells) - trainings}" if cells[0].model else str(len(cells))
     return variant, told, work.params, work.matmul_flops + work.fft_flops, sum(cell.estimate_s for cell in cells)

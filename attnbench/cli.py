@@ -191,10 +191,16 @@ def run(ctx: click.Context, task: str, subject: str, plugin: tuple[Path, ...], *
     """One cell, here and now: a TASK and a mechanism or whole model as SUBJECT, knobs as --NAME VALUE.
 
     A knob that only one of task, model and mechanism has needs no more than its name; else write --mechanism.levels 2.
+
+    `attnbench run cost mano,full --sides 16,64,256` measures mechanisms alone, without a task and a model.
     """
-    from attnbench import plugins, verbs
+    from attnbench import _bare, plugins, verbs
 
     plugins.name_them(plugin)
+    if section := _bare.section_of(task):
+        if given["model"] or given["seed"]:
+            raise ValueError(f"attnbench run {task} looks at mechanisms alone: leave out --model and --seed.")
+        sys.exit(_bare.run(section, subject, ctx.args, **given))
     sys.exit(verbs.run(task, subject, ctx.args, **given))
 
 

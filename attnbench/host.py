@@ -18,6 +18,7 @@ from attnbench.engine import _freeze
 LIBRARIES = ("torch", "numpy", "scipy", "neuraloperator", "timm")
 CATALOGUES = ("mechanisms", "tasks", "attnbench/models")  # their plumbing can change every number, an entry its own
 UNPROVEN = "ATTNBENCH_UNPROVEN"  # variable with the names of mechanisms that run without proof
+PROBES = "attnbench.probes."  # of their cells all that is imported of it counts as their own
 DECIDING = ("attnbench/run.py", "attnbench/measure.py", "attnbench/memory.py", "attnbench/flops.py")
 
 
@@ -88,10 +89,12 @@ def shared() -> str:
 
 
 def imported_entries() -> list[Path]:
-    """Files of the catalogues' entries that are imported."""
+    """Files of the catalogues' entries that are imported, and of probes."""
     packages = tuple(f"{folder.replace('/', '.')}." for folder in CATALOGUES)
     files = [sys.modules[name].__file__ for name in sys.modules if name.startswith(packages)]
-    return [path for path in map(Path, filter(None, files)) if not path.name.startswith("_")]
+    own = [sys.modules[name].__file__ for name in sys.modules if name.startswith(PROBES)]
+    entries = [path for path in map(Path, filter(None, files)) if not path.name.startswith("_")]
+    return [*entries, *map(Path, filter(None, own))]
 
 
 def fingerprint(files: Iterable[Path]) -> str:

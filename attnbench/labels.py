@@ -14,8 +14,8 @@ def variants(plan: Plan) -> dict[str, str]:
     fields = ("task", "model", "mechanism")
     groups = {field: differing(once(getattr(cell, field) for cell in cells)) for field in fields}
     names = {
-        "task": len({cell.task.name for cell in plan.cells}),
-        "model": len({cell.model.name for cell in plan.cells if cell.mechanism}),
+        "task": len({cell.task.name for cell in plan.cells if cell.task}),
+        "model": len({cell.model.name for cell in plan.cells if cell.mechanism and cell.model}),
     }
     told: dict[tuple[int, ...], str] = {}  # by a variant's parts, which its cells share
     found = {}
@@ -50,8 +50,8 @@ def variant(cell: Planned, groups: Mapping[str, Mapping[str, list[str]]], names:
     subject = cell.mechanism or cell.model
     told = [described(subject, groups["mechanism" if cell.mechanism else "model"])]
     for field, part in (("model", cell.model), ("task", cell.task)):
-        knobs = groups[field].get(part.name, [])
-        if part is not subject and (knobs or names[field] > 1):
+        knobs = groups[field].get(part.name, []) if part else []
+        if part and part is not subject and (knobs or names[field] > 1):
             told.append(described(part, groups[field]))
     return " · ".join(told)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 from attnbench.engine._still import still
@@ -17,6 +17,7 @@ SCHEMA = 1
 class Cell:
     """One cell as the launchers and tables see it.
 
+    kind: train, cost, or that of a probe, whose cells have no model and no seed.
     variant: what it has in common with the cells that differ from it by the seed alone.
     label: the variant and the seed.
     estimate_s: expected seconds of the whole cell on the sweep's device.
@@ -27,11 +28,11 @@ class Cell:
     """
 
     id: str
-    kind: Literal["train", "cost"]
+    kind: str
     label: str
     variant: str
     mechanism: str | None
-    model: str
+    model: str | None
     seed: int | None
     estimate_s: float
     cost_id: str | None = None

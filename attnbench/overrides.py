@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from attnbench import models
+from attnbench import models, probes
 from attnbench._sections import Choose, Equal, Frame, Slurm
 from attnbench._yaml import SweepError, plain, value
 from mechanisms import find as find_mechanism
@@ -28,14 +28,15 @@ def apply(file: Path, text: dict[str, Any], setting: str) -> None:
         raise refusal(file, setting, "write it as path=value, such as task.epochs=2.")
     if owner in OWNERS and rest:
         return set_knob(file, text, (owner, *rest), setting)
-    if len(rest) == 1 and owner in MAPS and rest[0] in MAPS[owner].model_fields:
+    maps = MAPS | {name: probes.find(name).config for name in probes.COMMANDS if name in text}
+    if len(rest) == 1 and owner in maps and rest[0] in maps[owner].model_fields:
         text[owner] = text.get(owner) or {}
         text[owner][rest[0]] = plain(value(written))
         return None
-    if not rest and owner in Frame.model_fields and owner not in (*MAPS, "figures", "runs"):
+    if not rest and owner in Frame.model_fields and owner not in (*maps, "figures", "runs"):
         text[owner] = plain(value(written))
         return None
-    inside = (f"{section}.{word}" for section, kind in MAPS.items() for word in kind.model_fields)
+    inside = (f"{section}.{word}" for section, kind in maps.items() for word in kind.model_fields)
     words = [*(f"{word}.KNOB" for word in OWNERS), "seeds", "device", *inside]
     raise refusal(file, setting, f"there is no {path!r}.{nearest(path, words)} There is {', '.join(words)}.")
 

@@ -87,7 +87,7 @@ def claims(cells: Iterable[Planned]) -> list[Claim]:
     for cell in cells:
         if cell.mechanism is None:
             continue
-        entry, setting = cell.mechanism.entry, setting_of(cell.task.config.port)
+        entry, setting = cell.mechanism.entry, cell.site.setting if cell.site else setting_of(cell.task.config.port)
         for knobs in ({}, *each(cell.mechanism.config)):
             used = {name: value for name, value in knobs.items() if value != entry.config.model_fields[name].default}
             found[json.dumps([entry.name, setting, used], sort_keys=True)] = Claim(entry, used, setting)

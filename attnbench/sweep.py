@@ -14,18 +14,18 @@ from attnbench._choose import refuse as refuse_choice
 from attnbench._entries import Chosen, Part, Stages, chosen, parts
 from attnbench._equal import Equaliser, equalising
 from attnbench._figure_words import refuse_figures
-from attnbench._sections import Choose, Equal, Figure, Frame, Slurm
+from attnbench._frame import LISTS, probed, read_frame, refuse_unknown_sections
+from attnbench._sections import BareFrame, Frame
 from attnbench._several import refuse_gpus
 from attnbench._widths import Ask, Find
-from attnbench._yaml import SweepError, line, load, plain
+from attnbench._yaml import SweepError, line, load
 from attnbench.engine._still import still
 from attnbench.overrides import apply
-from mechanisms import KnobError, Knobs, Mechanism, configure, nearest
+from attnbench.probes._expand import Asked
+from mechanisms import Mechanism, nearest
 from mechanisms import find as find_mechanism
 from tasks import Port
 
-LISTS = {"tasks": True, "models": False, "mechanisms": False, "baselines": False}  # section: must it be there
-FRAME = tuple(Frame.model_fields)
 RESERVED = ("cells", "quarantine", "submissions", "cache")
 
 
@@ -48,7 +48,7 @@ NOTHING = Known()
 class Plan:
     """A sweep file, expanded.
 
-    cells: its distinct cells, trainings first, each in the order of the file.
+    cells: its distinct cells, trainings first in the order of the file, then what they cost, then those of probes.
     folded: trainings that the file describes more than once, because knobs were idle or values repeated.
     left_out: mechanism and task, where the file says that those that do not fit are left out.
     waiting: trainings whose knobs are not all chosen yet, since trials are still to run; their ids stand for that.
@@ -110,7 +110,8 @@ def expand_text(
     for setting in settings:
         apply(file, text, setting)
     frame = read_frame(file, text)
-    sections = {section: parts(file, text, section, needed=needed) for section, needed in LISTS.items()}
+    needed = None if isinstance(frame, BareFrame) else "tasks"
+    sections = {section: parts(file, text, section, needed=section == needed) for section in LISTS}
     keep(file, sections, only)
     asked = device
     device = device if frame.device == "auto" else frame.device
@@ -132,6 +133,8 @@ def expand_text(
     distinct = {cell.id: cell for cell in trainings}
     waiting = {id: cell for id, cell in distinct.items() if WAITS in cell.settled}
     refuse_whole(file, text, frame, list(distinct.values()), counted=not (settings or only))
+    bare = Asked(file=file, text=text, sections=probed(file, text), device=device)
+    cells = bare.cells(sections["mechanisms"], leave_out=frame.misfits == "leave_out", counted=not (settings or only))
     ready = (cell for id, cell in distinct.items() if id not in waiting)
     last = {cell.cost_id: cell for cell in distinct.values()}  # of each variant, for all of them cost the same
     return Plan(
@@ -139,9 +142,9 @@ def expand_text(
         name=named(file, settings, only),
         frame=frame,
         device=device,
-        cells=(*ready, *map(cost_cell, last.values())),
+        cells=(*ready, *map(cost_cell, last.values()), *cells),
         folded=len(trainings) - len(distinct),
-        left_out=omitted,
+        left_out=(*omitted, *(bare.left_out(sections["mechanisms"]) if frame.misfits == "leave_out" else ())),
         waiting=tuple(waiting.values()),
         again=again,
         unmeasured=tuple(equaliser.unmeasured) if equaliser else (),
@@ -164,39 +167,6 @@ def named(file: Path, settings: Sequence[str], only: Sequence[str]) -> str:
         raise SweepError(file, None, f"{file.stem!r} is a folder of the store; give the file another name.")
     words = "\n".join([*sorted(settings), *sorted(only)])
     return f"{file.stem}@{hashlib.sha256(words.encode()).hexdigest()[:6]}" if words else file.stem
-
-
-def refuse_unknown_sections(file: Path, text: Mapping[str, Any]) -> None:
-    words = (*FRAME, *LISTS)
-    for key in text:
-        if key not in words:
-            hint = f"there is no section {key!r}.{nearest(key, words)} A sweep file has {', '.join(words)}."
-            raise SweepError(file, line(text, key), hint)
-
-
-def read_frame(file: Path, text: Mapping[str, Any]) -> Frame:
-    given = {key: plain(item) for key, item in text.items() if key in FRAME}
-    for word, kind in (("slurm", Slurm), ("choose", Choose), ("equal", Equal)):
-        if given.get(word) is not None:
-            given[word] = read_section(file, text, word, kind)
-    if isinstance(given.get("figures"), list):
-        figures = text["figures"]
-        given["figures"] = [read_section(file, figures, number, Figure) for number in range(len(figures))]
-    try:
-        return configure(Frame, given, of="sweep")
-    except KnobError as error:
-        raise SweepError(file, line(text, error.knob), str(error)) from None
-
-
-def read_section(file: Path, above: Any, key: str | int, kind: type[Knobs]) -> Knobs:
-    """One of the maps of knobs that a sweep file holds beside its lists of entries."""
-    node, of = above[key], kind.__name__.lower()
-    if not isinstance(node, dict):
-        raise SweepError(file, line(above, key), f"{of} is a map of knobs; got {plain(node)!r}.")
-    try:
-        return configure(kind, plain(node), of=of)
-    except KnobError as error:
-        raise SweepError(file, line(node, error.knob), str(error)) from None
 
 
 def keep(file: Path, sections: dict[str, list[Part]], only: Sequence[str]) -> None:
@@ -276,7 +246,7 @@ def left_out(file: Path, frame: Frame, written: Sequence[Part], entries: Sequenc
     for part in written if frame.misfits == "leave_out" else ():
         entry = find_mechanism(part.name)
         missing = [task.name for task in entries if not fits(entry, task)]
-        if len(missing) == len(entries):
+        if entries and len(missing) == len(entries):
             raise SweepError(file, part.line, f"{part.name} fits none of the tasks {', '.join(missing)}.")
         found += [(part.name, name) for name in missing]
     return list(dict.fromkeys(found))

@@ -1,6 +1,7 @@
 """Verbs that plan and start: check, sweep, run and data. They need the catalogue, and so torch."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -31,10 +32,9 @@ RETRIABLE = ("failed", "oom", "timeout", "diverged")
 def overview(checked: Checked) -> str:
     """What a sweep is, a line for each variant."""
     plan, cells = checked.plan, checked.manifest.cells
-    trainings = len(plan.trainings)
     lines = [
         f"{plan.name}: {plan.frame.question}",
-        f"{trainings} trainings and {len(cells) - trainings} cost measurements on {plan.device}; "
+        f"{' and '.join(counted_kinds(checked))} on {plan.device}; "
         f"about {span(3600 * checked.hours)} one after the other, a rough guess until cells have been measured.",
     ]
     if plan.waiting and plan.frame.choose:
@@ -51,6 +51,16 @@ def overview(checked: Checked) -> str:
     for variant, count, params, flops, seconds in table(checked):
         lines.append(f"{variant:{width}}  {count:>7}  {params:>9,}  {flops / 1e6:>13.2f}  {span(seconds):>7}")
     return "\n".join(lines)
+
+
+def counted_kinds(checked: Checked) -> list[str]:
+    """How many cells of each kind there are, in words."""
+    numbers = Counter(cell.kind for cell in checked.manifest.cells)
+    named = [f"{numbers.pop('train', 0)} trainings", f"{numbers.pop('cost', 0)} cost measurements"]
+    return [
+        *(named if checked.plan.trainings else []),
+        *(f"{count} cells of {kind}" for kind, count in numbers.items()),
+    ]
 
 
 def each_cell(checked: Checked, store: Store) -> str:

@@ -211,7 +211,7 @@ class Controller:
         return [self.open[id] for id in lost if id not in self._cancelled]
 
     def _submit(self, cells: Sequence[Cell], evidence: Mapping[str, Evidence], *, patient: bool) -> None:
-        """One array for the training cells and one for the cost cells, more where the site's arrays are short."""
+        """One array for the training cells and one for those that run alone, more where the site's arrays are short."""
         if why := shortage(self._store.root, len(cells)):
             return self._wait(why)
         if (size := largest_array()) is None:
@@ -225,7 +225,7 @@ class Controller:
         self._watched.update(cell.id for cell in cells)
         resources = self._request.resources
         for kind in ("train", "cost"):
-            mine = [cell for cell in cells if cell.kind == kind]
+            mine = [cell for cell in cells if (cell.kind == "train") == (kind == "train")]
             request = replace(asked, resources=resources if kind == "train" else replace(resources, nodes=1))
             divided = shards(mine, hours=resources.hours, parallel=resources.parallel, each=request.resources.nodes > 1)
             alone = kind == "cost" and not request.site.shared_timing

@@ -21,7 +21,8 @@ def run_packed(
 ) -> Counter[str]:
     """What became of these cells, in the words of `Supervisor.run`.
 
-    cells: ids of `train` and of `cost` cells. expected: seconds that cells are expected to take, by their ids.
+    cells: ids of `train` cells and, as `cost`, of all those that run alone.
+    expected: seconds that cells are expected to take, by their ids.
     """
     trainings, costs = cells.get("train", ()), cells.get("cost", ())
     places = arranged(specs(store, trainings), workers, memory_mib=limits.memory_mib, expected=expected)
@@ -30,11 +31,14 @@ def run_packed(
 
 
 def kinds(store: Store, ids: Iterable[str]) -> dict[str, list[str]]:
-    """Cells by their kind; those whose spec is damaged, which the supervisor finds out too, with the trainings."""
+    """Trainings, and as `cost` all that run alone.
+
+    Those whose spec is damaged, which the supervisor finds out too, are with the trainings.
+    """
     found: dict[str, list[str]] = {"train": [], "cost": []}
     for id in ids:
         kind = next(specs(store, [id]), {}).get("kind")
-        found["cost" if kind == "cost" else "train"].append(id)
+        found["train" if kind in ("train", None) else "cost"].append(id)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Runs cells on this machine: training cells side by side, then cost cells one by one and alone."""
+"""Runs cells on this machine: training cells side by side, then all others one by one and alone."""
 
 import shlex
 import signal
@@ -34,7 +34,9 @@ def run_local(
     """
     if limits.memory_mib is None:
         limits = replace(limits, memory_mib=machine_mib())
-    ids = {kind: [cell.id for cell in cells if cell.kind == kind] for kind in ("train", "cost")}
+    ids: dict[str, list[str]] = {"train": [], "cost": []}
+    for cell in cells:
+        ids["train" if cell.kind == "train" else "cost"].append(cell.id)
     expected = {cell.id: cell.estimate_s for cell in cells}
     with Progress(cells, quiet=quiet) as progress:
         progress.passed(cell.id for cell in cells if store.done(cell.id) or store.failed(cell.id))

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from attnbench.cell import program
 from attnbench.engine._child import Child, environment, memory_mib, wait
 from attnbench.engine._clerk import Clerk, Due, Event
 from attnbench.engine._job import Job, Limits, Timing
@@ -63,7 +64,7 @@ class Supervisor:
         """What a cell's child runs."""
         data = [] if self._data is None else ["--data", str(self._data)]
         cell = ["--cell", str(spec_path.parent)]
-        return [sys.executable, "-m", "attnbench.run", str(spec_path), str(out_path), *data, *cell]
+        return [sys.executable, "-m", program(spec_path), str(spec_path), str(out_path), *data, *cell]
 
     def run(self, ids: Sequence[str], *, workers: int = 1, places: Places | None = None) -> Counter[str]:
         """Works until every cell has its row, is set aside, or `drain` was called; as many at once as have `places`.

@@ -75,24 +75,30 @@ class Pace:
 
     def add(self, cell: Cell, wall_s: float) -> None:
         """Takes note of a cell that ended by itself."""
-        self._variants[cell.kind, cell.variant].append(wall_s)
+        self._variants[like(cell)].append(wall_s)
         self._kinds[cell.kind, cell.mechanism].append(wall_s)
         self._measured_s += wall_s
         self._estimated_s += cell.estimate_s
 
     def expect_s(self, cell: Cell) -> float:
         """Of its variant, else of its kind and mechanism, else its estimate, scaled by how estimates did so far."""
-        for like in (self._variants.get((cell.kind, cell.variant)), self._kinds.get((cell.kind, cell.mechanism))):
-            if like:
-                return sum(like) / len(like)
+        kind = None if cell.model is None else self._kinds.get((cell.kind, cell.mechanism))
+        for known in (self._variants.get(like(cell)), kind):
+            if known:
+                return sum(known) / len(known)
         return cell.estimate_s * (self._measured_s / self._estimated_s if self._estimated_s else 1.0)
 
     def left_s(self, cells: Iterable[Cell], *, workers: int) -> float:
-        """Time for all of these, training cells `workers` at once and cost cells one by one."""
+        """Time for all of these, training cells `workers` at once and all others one by one."""
         seconds = {"train": 0.0, "cost": 0.0}
         for cell in cells:
-            seconds[cell.kind] += self.expect_s(cell)
+            seconds["train" if cell.kind == "train" else "cost"] += self.expect_s(cell)
         return seconds["train"] / workers + seconds["cost"]
+
+
+def like(cell: Cell) -> tuple[str, ...]:
+    """What cells share that take about as long: of bare mechanisms, whose sizes differ, all but the round."""
+    return cell.kind, cell.variant if cell.model else cell.label.partition(", round")[0]
 
 
 def states(

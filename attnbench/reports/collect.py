@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 Flat = dict[str, Any]
 BLOCKS = ("result", "cost", "host")
+MEASURED = ("cost", "efficiency")  # kinds of cells whose numbers hold for one machine alone
+SPEC = ("schema", "protocol", "kind", "mechanism", "site", "device", "dtype", "threads", "gpus")
 ASKED = ("task", "model.", "mechanism.", "device", "dtype", "threads", "idle")
 
 
@@ -70,7 +73,7 @@ def gather(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = 
 def machines(frame: pd.DataFrame) -> list[str]:
     """What a reader must know of where rows were made: costs from unlike machines, code that was not committed."""
     rows, notes = records(frame), []
-    measured = [row for row in rows if row["kind"] == "cost" and row["status"] == "ok"]
+    measured = [row for row in rows if row["kind"] in MEASURED and row["status"] == "ok"]
     for name, word in (
         ("host.device", "processors"),
         ("cost.threads", "numbers of threads"),
@@ -126,7 +129,7 @@ def flat(store: Results, cell: "Cell", sweep: str, equal: str = "") -> Flat:
 
 def fill_from_siblings(rows: list[Flat]) -> None:
     """A cell that has not reached the store is described as the others of its variant: only the seed differs."""
-    known = {(row["kind"], row["variant"]): row for row in rows if row["task"]}
+    known = {(row["kind"], row["variant"]): row for row in rows if row["task"]}  # of probes no two are alike
     for row in rows:
         if row["kind"] == "trial":  # its variant's trials differ in what they try
             continue
@@ -148,11 +151,21 @@ def described(spec: dict[str, Any]) -> Flat:
     """The columns of what was asked: task, model, mechanism and their knobs, and which of the knobs are idle."""
     row: Flat = {name: spec.get(name) for name in ("device", "dtype", "threads")}
     row["task"] = (spec.get("task") or {}).get("name")
+    if site := spec.get("site"):
+        row |= at_site(spec, site)
     for part in ("task", "model"):
         row |= {f"{part}.{knob}": value for knob, value in ((spec.get(part) or {}).get("knobs") or {}).items()}
     if mechanism := spec.get("mechanism"):
         row |= {f"mechanism.{knob}": value for knob, value in (mechanism.get("knobs") or {}).items()}
     return row
+
+
+def at_site(spec: dict[str, Any], site: dict[str, Any]) -> Flat:
+    """The columns of a bare mechanism's cell: where it stands, and the words that its kind of cells has."""
+    shape = site["shape"]
+    row = {word: value for word, value in spec.items() if word not in SPEC}
+    row |= {"site.channels": site["channels"], "site.shape": "x".join(map(str, shape)), "site.tokens": prod(shape)}
+    return row | {"site.causal": site["causal"]}
 
 
 def fill_knobs(rows: list[Flat]) -> None:
@@ -165,7 +178,7 @@ def fill_knobs(rows: list[Flat]) -> None:
 
     by_name: dict[str, list[Flat]] = {}
     for row in rows:
-        if row["mechanism"] and row["task"]:
+        if row["mechanism"] and (row["task"] or row.get("site.tokens")):
             by_name.setdefault(row["mechanism"], []).append(row)
     for name, own in by_name.items():
         config = config_of(name)
@@ -197,7 +210,8 @@ def config_of(name: str) -> "type[Knobs] | None":
 
 def absences(frame: pd.DataFrame) -> list[str]:
     """A sentence for each mechanism that is not here, so that its rows are only what they say themselves."""
-    names = sorted({row["mechanism"] for row in records(frame) if row["mechanism"] and row["task"]})
+    rows = (row for row in records(frame) if row["task"] or row.get("site.tokens"))
+    names = sorted({row["mechanism"] for row in rows if row["mechanism"]})
     return [
         f"{name} is not among the mechanisms here, so knobs that its rows lack are blank; --plugin FILE fills them."
         for name in names
@@ -277,7 +291,9 @@ def named(counts: Iterable[tuple[str, int]]) -> str:
 def gaps(frame: pd.DataFrame) -> list[str]:
     """For each kind of cell that has not finished whole, how many were asked and what became of them."""
     notes = []
-    for kind, name in (("trial", "trials"), ("train", "trainings"), ("cost", "cost measurements")):
+    named = {"trial": "trials", "train": "trainings", "cost": "cost measurements"}
+    kinds = dict.fromkeys([*named, *sorted({row["kind"] for row in records(frame)})])
+    for kind, name in {kind: named.get(kind, f"cells of {kind}") for kind in kinds}.items():
         states = [row["status"] for row in records(frame) if row["kind"] == kind]
         if others := [f"{count} {state}" for state, count in counted(states) if state != "ok"]:
             notes.append(f"{len(states)} {name} asked: {states.count('ok')} ok, {', '.join(others)}.")

@@ -18,7 +18,7 @@ LEADING = (
     *("id", "sweep", "kind", "status", "task", "model", "mechanism", "variant", "label", "seed"),
     *("device", "dtype", "threads", "idle"),
 )
-GROUPS = ("task.", "model.", "mechanism.", "equal.", "result.", "cost.", "host.", "data.", "code.")
+GROUPS = ("task.", "model.", "mechanism.", "site.", "equal.", "result.", "cost.", "host.", "data.", "code.")
 TRAILING = ("cost_id", "started", "finished", "wall_s", "error")
 NUMBERS = ("seed", "threads", "started", "finished", "wall_s")
 WORDS = ("code.", "data.")  # a hash of digits alone is still a word
