@@ -1,86 +1,15 @@
-"""The atlas against known truth: limits in which a mechanism is full attention, planted rows, and dense numpy."""
+"""The atlas against known truth: limits in which a mechanism is full attention, and finite differences."""
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from attnbench.atlas import numbers, trained
-from attnbench.atlas.compare import Place, attended, compare, gradients
-from attnbench.atlas.inputs import smooth, white
-from attnbench.atlas.pairs import PARTS, Pair, fresh, paired
-from attnbench.atlas.rows import full_rows, rows
+from attnbench.atlas import numbers
+from attnbench.atlas.compare import Place, compare, gradients
+from attnbench.atlas.inputs import white
+from attnbench.atlas.pairs import PARTS, fresh, paired
 from mechanisms import Site, build, find, names
-
-CHANNELS, HEADS = 8, 2
-SEQUENCE, CAUSAL = Site(channels=CHANNELS, shape=(6,)), Site(channels=CHANNELS, shape=(6,), causal=True)
-
-
-def grid(*shape):
-    return Site(channels=CHANNELS, shape=shape)
-
-
-def point(name, site, tmp_path, **knobs):
-    place = Place(site=site, input="random", seed=0, sharpness=4.0)
-    return compare(name, {"heads": HEADS} | knobs, place, tmp_path).result
-
-
-class Planted(nn.Module):
-    """out(A v(x)) for rows A that a test knows; of q and k it has the weights and no use."""
-
-    def __init__(self, weights):
-        super().__init__()
-        self.q, self.k, self.v, self.out = (nn.Linear(CHANNELS, CHANNELS) for _ in range(4))
-        self.weights = weights
-
-    def forward(self, x):
-        return self.out(torch.einsum("ij,bjc->bic", self.weights, self.v(x)))
-
-
-class Mixed(Planted):
-    """The same with weights [N, C, N, C], over tokens and channels."""
-
-    def forward(self, x):
-        return self.out(torch.einsum("icjd,bjd->bic", self.weights, self.v(x)))
-
-
-class Unscaled(Planted):
-    """Softmax attention whose author forgot to divide by the root of a head's width."""
-
-    def forward(self, x):
-        q, k, v = (p(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for p in (self.q, self.k, self.v))
-        return self.out(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
-
-
-def planted(module, *, sharpness=4.0):
-    """A pair of a planted module and full attention, with the same four projections."""
-    full = build("full", SEQUENCE, heads=HEADS).double()
-    full.load_state_dict(fresh(SEQUENCE, HEADS, seed=0, sharpness=sharpness))
-    module = module.double()
-    module.load_state_dict(full.state_dict())
-    return Pair(site=SEQUENCE, heads=HEADS, mechanism=module.eval(), full=full.eval(), shared=PARTS, own=0)
-
-
-def dense(weights, x, allowed=None, scale=None):
-    """Softmax rows [heads, N, N] in numpy, from weights by name and tokens [N, C]."""
-    parts = {name: tensor.numpy() for name, tensor in weights.items()}
-    x = x.reshape(-1, x.shape[-1]).numpy()
-    q, k = (x @ parts[f"{part}.weight"].T + parts[f"{part}.bias"] for part in "qk")
-    width, found = CHANNELS // HEADS, []
-    for head in range(HEADS):
-        mine = slice(head * width, (head + 1) * width)
-        scores = q[:, mine] @ k[:, mine].T * (width**-0.5 if scale is None else scale)
-        scores = scores if allowed is None else np.where(allowed, scores, -np.inf)
-        shares = np.exp(scores - scores.max(1, keepdims=True))
-        found.append(shares / shares.sum(1, keepdims=True))
-    return np.stack(found)
-
-
-def errors(found, truth):
-    """Frobenius, total variation and missed mass, in numpy, head by head."""
-    frobenius = [np.sqrt(((a - b) ** 2).sum()) / np.sqrt((b**2).sum()) for a, b in zip(found, truth, strict=True)]
-    missed = np.where(truth > found, truth - found, 0).sum(2)
-    return np.mean(frobenius), 0.5 * np.abs(found - truth).sum(2).mean(), missed.mean()
+from tests.atlas_pairs import CAUSAL, CHANNELS, HEADS, SEQUENCE, Planted, grid, planted, point
 
 
 def test_full_attention_is_no_distance_from_itself(tmp_path):
@@ -126,61 +55,6 @@ def test_linear_attention_is_never_nearer_than_the_rounding_and_its_rows_are_sha
     assert found["row_missed"] == pytest.approx(found["row_tv"]), "two distributions miss what they differ by"
 
 
-def test_rows_of_the_plain_mean_have_the_errors_that_numpy_gives():
-    pair, x = planted(Planted(torch.full((6, 6), 1 / 6, dtype=torch.float64))), white(SEQUENCE, examples=1, seed=3)
-    found, why = attended(pair, x)
-    truth = dense(pair.full.state_dict(), x[0])
-    frobenius, variation, missed = errors(np.full((HEADS, 6, 6), 1 / 6), truth)
-    assert not why
-    assert found["row_error"] == pytest.approx(frobenius, rel=1e-12)
-    assert found["row_error_mean"] == pytest.approx(frobenius, rel=1e-12)
-    assert found["row_tv"] == pytest.approx(variation, rel=1e-12)
-    assert found["row_missed"] == pytest.approx(missed, rel=1e-12)
-    assert found["rank"] == pytest.approx(1, rel=1e-9)
-    assert found["row_entropy"] == pytest.approx(-(truth * np.log(truth)).sum(2).mean() / np.log(6), rel=1e-12)
-    values = [np.linalg.svd(rows, compute_uv=False) for rows in truth]
-    spectra = [np.linalg.norm(np.eye(6)[0] - own) / np.linalg.norm(own) for own in values]
-    assert found["spectrum_error"] == pytest.approx(np.mean(spectra), rel=1e-9)
-
-
-def test_a_token_that_reads_itself_alone_has_rank_of_all_tokens():
-    pair, x = planted(Planted(torch.eye(6, dtype=torch.float64))), white(SEQUENCE, examples=1, seed=3)
-    found, _ = attended(pair, x)
-    truth = dense(pair.full.state_dict(), x[0])
-    assert found["row_tv"] == pytest.approx((1 - np.diagonal(truth, axis1=1, axis2=2)).mean(), rel=1e-12)
-    assert found["rank"] == pytest.approx(6, rel=1e-12)
-    shares = np.stack([np.linalg.svd(rows, compute_uv=False) for rows in truth])
-    shares /= shares.sum(1, keepdims=True)
-    assert found["rank_full"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum(1)).mean(), rel=1e-9)
-
-
-def test_a_forgotten_scale_is_seen():
-    pair, x = planted(Unscaled(torch.zeros(1))), white(SEQUENCE, examples=2, seed=3)
-    found, _ = attended(pair, x[:1])
-    weights = pair.full.state_dict()
-    frobenius, variation, _ = errors(dense(weights, x[0], scale=1.0), dense(weights, x[0]))
-    assert found["row_error"] == pytest.approx(frobenius, rel=1e-10)
-    assert found["row_tv"] == pytest.approx(variation, rel=1e-10)
-    assert frobenius > 0.2
-    assert gradients(pair, x, 0)["gradient_error"] > 0.2
-
-
-def test_windows_read_the_softmax_over_their_tokens_alone():
-    site = grid(4, 4)
-    weights = fresh(site, HEADS, seed=1, sharpness=4.0)
-    x = white(site, examples=1, seed=5)
-    for name, knobs in (("swin", {"window": 2, "position": "none"}), ("mano", {"window": 2, "levels": 1})):
-        pair = paired(name, {"heads": HEADS} | knobs, site, weights, seed=0)
-        cell = [2 * (place // 8) + place % 4 // 2 for place in range(16)]
-        allowed = np.equal.outer(cell, cell)
-        found = rows(pair.mechanism, x, HEADS)
-        np.testing.assert_allclose(found.weights.numpy(), dense(weights, x[0], allowed), atol=1e-13)
-        numbers_found, _ = attended(pair, x)
-        assert numbers_found["row_error"] == pytest.approx(
-            errors(dense(weights, x[0], allowed), dense(weights, x[0]))[0], rel=1e-10
-        )
-
-
 def test_levels_that_are_summed_have_rows_that_sum_to_their_number(tmp_path):
     found = point("mano", grid(4, 4), tmp_path, window=2, levels=2, downsample="average", upsample="nearest")
     assert found["row_sum"] == pytest.approx(2, abs=1e-12)
@@ -188,41 +62,19 @@ def test_levels_that_are_summed_have_rows_that_sum_to_their_number(tmp_path):
     assert found["output_error_scaled"] < found["output_error"]
 
 
-@pytest.mark.parametrize("site", [SEQUENCE, CAUSAL], ids=lambda site: site.setting)
-def test_full_rows_are_those_of_numpy(site):
-    pair = paired("full", {"heads": HEADS}, site, fresh(site, HEADS, seed=2, sharpness=4.0), seed=0)
-    x = white(site, examples=1, seed=2)
-    allowed = np.tril(np.ones((6, 6), bool)) if site.causal else None
-    truth = dense(pair.full.state_dict(), x[0], allowed)
-    np.testing.assert_allclose(full_rows(pair.full, x, HEADS, causal=site.causal).numpy(), truth, atol=1e-14)
-    np.testing.assert_allclose(rows(pair.mechanism, x, HEADS).weights.numpy(), truth, atol=1e-14)
-
-
-@pytest.mark.parametrize("all_channels", [8192, 1], ids=["every channel", "a channel of each head"])
-def test_rows_of_a_map_that_mixes_channels_are_its_nearest(all_channels, monkeypatch):
-    monkeypatch.setattr("attnbench.atlas.rows.ALL_CHANNELS", all_channels)
-    whole = white(Site(channels=CHANNELS * 6, shape=(48,)), examples=1, seed=8).reshape(6, CHANNELS, 6, CHANNELS)
-    pair, x = planted(Mixed(whole)), white(SEQUENCE, examples=1, seed=3)
-    found = rows(pair.mechanism, x, HEADS)
-    own = np.einsum("icjc->cij", whole.numpy())  # what each channel reads of itself
-    width = CHANNELS // HEADS
-    picked = own.reshape(HEADS, width, 6, 6)[:, : width if all_channels > 1 else 1]
-    np.testing.assert_allclose(found.weights.numpy(), picked.mean(1), atol=1e-12)
-    assert found.kind == "mixing"
-    nearest = np.repeat(found.weights.numpy(), width, 0)
-    read = range(CHANNELS) if all_channels > 1 else range(0, CHANNELS, width)
-    size = sum((whole.numpy()[:, :, :, c] ** 2).sum() for c in read)
-    assert found.share == pytest.approx((nearest[list(read)] ** 2).sum() / size, rel=1e-10)
-
-
-def test_channels_with_rows_of_their_own_are_told_from_mixed_ones():
-    each = white(Site(channels=36, shape=(CHANNELS,)), examples=1, seed=8).reshape(CHANNELS, 6, 6)
-    whole = torch.einsum("cij,cd->icjd", each, torch.eye(CHANNELS, dtype=torch.float64))
-    found = rows(planted(Mixed(whole)).mechanism, white(SEQUENCE, examples=1, seed=3), HEADS)
-    assert found.kind == "channels"
-    mean = each.numpy().reshape(HEADS, -1, 6, 6).mean(1)
-    np.testing.assert_allclose(found.weights.numpy(), mean, atol=1e-12)
-    assert found.share == pytest.approx((mean**2).sum() * CHANNELS / HEADS / (each.numpy() ** 2).sum(), rel=1e-10)
+def test_what_the_plain_mean_would_get_stands_beside(tmp_path):
+    """Planted rows that are the plain mean have the very error that every mechanism is held against."""
+    ones = torch.ones(6, 6, dtype=torch.float64)
+    whole, past = ones / 6, ones.tril() / torch.arange(1, 7).unsqueeze(1)
+    for site, weights in ((SEQUENCE, whole), (CAUSAL, past)):
+        x, full = white(site, examples=2, seed=0), build("full", site, heads=HEADS).double()
+        full.load_state_dict(fresh(site, HEADS, seed=0, sharpness=4.0))
+        mean = Planted(weights).double()
+        mean.load_state_dict(full.state_dict())
+        with torch.no_grad():
+            each = [numbers.relative(one, other) for one, other in zip(mean(x), full(x), strict=True)]
+        found = point("linear", site, tmp_path)
+        assert found["output_error_mean"] == pytest.approx(sum(each) / 2, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -293,21 +145,15 @@ def test_gradients_are_those_of_finite_differences():
 
 def test_outputs_are_compared_as_they_are_centred_and_scaled():
     truth = white(SEQUENCE, examples=1, seed=1)[0]
-    found = numbers.outputs(2 * truth + 3, truth)
+    found = numbers.outputs(2 * truth + 3, truth, 0 * truth)
     size = np.linalg.norm(truth.numpy())
     assert found["output_error"] == pytest.approx(np.linalg.norm(truth.numpy() + 3) / size)
     assert found["output_error_centred"] == pytest.approx(1), "a constant is no difference"
-    scaled = numbers.outputs(2 * truth, truth)
+    scaled = numbers.outputs(2 * truth, truth, 0 * truth)
     assert scaled["output_scale"] == pytest.approx(0.5)
+    assert scaled["output_error_mean"] == 1
     assert scaled["output_error"] == pytest.approx(1)
     assert scaled["output_error_scaled"] == pytest.approx(0, abs=1e-12)
-
-
-def test_weights_come_back_after_rows_were_read():
-    pair, x = planted(Unscaled(torch.zeros(1))), white(SEQUENCE, examples=1, seed=3)
-    before = {name: tensor.clone() for name, tensor in pair.mechanism.state_dict().items()}
-    rows(pair.mechanism, x, HEADS)
-    assert all(tensor.equal(before[name]) for name, tensor in pair.mechanism.state_dict().items())
 
 
 def test_what_is_shared_is_shared_at_every_level_and_what_is_not_is_counted():
@@ -320,67 +166,6 @@ def test_what_is_shared_is_shared_at_every_level_and_what_is_not_is_counted():
     assert paired("identity", {}, site, weights, seed=0).shared == ()
     cosine = paired("swin", {"heads": HEADS, "window": 4, "version": "v2"}, site, weights, seed=0)
     assert not cosine.full.get_parameter("k.bias").any(), "version 2 has no bias of keys"
-
-
-def test_smooth_tokens_have_the_variance_and_correlation_they_say():
-    site, length = Site(channels=400, shape=(32, 24)), 0.1
-    x = smooth(site, length=length, examples=4, seed=0)
-    assert x.shape == (4, 32, 24, 400)
-    assert float(x.square().mean()) == pytest.approx(1, abs=0.03)
-    for step in (1, 3, 6):
-        expected = np.exp(-((step / (length * 32)) ** 2) / 2)
-        assert float((x[:, step:] * x[:, :-step]).mean()) == pytest.approx(expected, abs=0.03)
-        assert float((x[:, :, step:] * x[:, :, :-step]).mean()) == pytest.approx(expected, abs=0.03)
-    assert float((x[:, 0] * x[:, -1]).mean()) == pytest.approx(0, abs=0.03), "the ends do not touch"
-    assert smooth(site, length=length, examples=1, seed=0).equal(smooth(site, length=length, examples=1, seed=0))
-    with pytest.raises(ValueError, match=r"share of the side"):
-        smooth(site, length=0.0, examples=1, seed=0)
-
-
-@pytest.fixture
-def short(monkeypatch):
-    knobs = {"side": 8, "train": 8, "valid": 4, "test": 4, "epochs": 2, "batch": 4, "rate": 5e-3}
-    monkeypatch.setattr(trained, "KNOBS", knobs)
-
-
-@pytest.mark.usefixtures("short")
-def test_trained_weights_are_made_once_and_the_same_again(tmp_path, monkeypatch):
-    first = trained.trained(tmp_path / "one", channels=8, heads=2, seed=0)
-    again = trained.trained(tmp_path / "other", channels=8, heads=2, seed=0)
-    assert first.content == again.content
-    assert trained.trained(tmp_path / "one", channels=8, heads=2, seed=1).content != first.content
-    monkeypatch.setattr(trained, "train", None)  # whoever calls it fails
-    kept = trained.trained(tmp_path / "one", channels=8, heads=2, seed=0)
-    assert kept.content == first.content
-    assert kept.weights.keys() == fresh(SEQUENCE, HEADS, seed=0).keys()
-    assert 0 < kept.error < 2
-
-
-@pytest.mark.usefixtures("short")
-def test_trained_tokens_are_what_the_last_block_attends_over(tmp_path):
-    found = trained.trained(tmp_path, channels=8, heads=2, seed=0)
-    site = grid(10, 10)
-    x = trained.tokens(found, site, 2, tmp_path, examples=2, seed=0)
-    assert x.shape == (2, 10, 10, 8)
-    assert float(x.std()) > 0.1
-    assert not x[0].equal(x[1])
-    assert float(x.mean(-1).abs().max()) < 3 * float(x.std()), "tokens come out of a norm over channels"
-    row = trained.tokens(found, Site(channels=8, shape=(100,)), 2, tmp_path, examples=2, seed=0)
-    assert row.equal(x.flatten(1, 2))
-    for wrong in (Site(channels=8, shape=(100,), causal=True), grid(8, 10), Site(channels=8, shape=(99,))):
-        with pytest.raises(ValueError, match="trained inputs"):
-            trained.side_of(wrong)
-
-
-@pytest.mark.usefixtures("short")
-def test_a_trained_point_carries_the_hash_of_its_weights(tmp_path):
-    place = Place(site=grid(8, 8), input="trained", seed=0)
-    found = compare("pooled", {"heads": 2, "block": 2}, place, tmp_path)
-    assert found.data["weights_hash"].startswith("sha256:")
-    assert 0 < found.result["output_error"] < 2
-    assert found.result["trained_error"] > 0
-    assert compare("pooled", {"heads": 2, "block": 2}, place, tmp_path).result == found.result
-    assert compare("full", {"heads": 2}, place, tmp_path).result["output_error"] == 0
 
 
 def test_work_is_that_of_one_pass(tmp_path):

@@ -62,13 +62,25 @@ def compare(name: str, knobs: Mapping[str, Any], place: Place, data: Path, devic
     tokens = tokens.to(device, kind)
     with torch.no_grad():
         found, truth = (module(tokens).flatten(1, -2) for module in (pair.mechanism, pair.full))
-    each = [numbers.outputs(one, other) for one, other in zip(found, truth, strict=True)]
+        plain = averaging(pair, tokens).flatten(1, -2)
+    each = [numbers.outputs(*three) for three in zip(found, truth, plain, strict=True)]
     result, why = attended(pair, tokens[:1])
     result |= averaged(each) | gradients(pair, tokens, place.seed)
     point.result |= {column: value for column, value in result.items() if isinstance(value, str) or isfinite(value)}
     point.result |= {"shared": " ".join(pair.shared), "own_params": pair.own}
     point.result |= {"no_rows": why} if why else {}
     return point
+
+
+def averaging(pair: Pair, tokens: Tensor) -> Tensor:
+    """What full attention would answer if every token read all that it may see alike."""
+    values = pair.full.get_submodule("v")(tokens).flatten(1, -2)
+    if pair.site.causal:
+        count = torch.arange(1, values.shape[1] + 1, device=values.device, dtype=values.dtype)
+        values = values.cumsum(1) / count.unsqueeze(-1)
+    else:
+        values = values.mean(1, keepdim=True).expand_as(values)
+    return pair.full.get_submodule("out")(values).view_as(tokens)
 
 
 def given(name: str, knobs: Mapping[str, Any], place: Place, data: Path, point: Point) -> tuple[Tensor, dict]:

@@ -18,12 +18,13 @@ def relative(found: Tensor, truth: Tensor) -> float:
     return error / size if size else nan if error else 0.0
 
 
-def outputs(found: Tensor, truth: Tensor) -> Numbers:
-    """Errors of one sample's outputs [N, C].
+def outputs(found: Tensor, truth: Tensor, plain: Tensor) -> Numbers:
+    """Errors of one sample's outputs [N, C]; plain: those of the plain mean of all values.
 
     output_error: relative. output_error_centred: of what is left of both when their means over tokens are taken away,
         so that a constant, such as a bias, makes nothing look near. output_scale: the factor of the mechanism's output
-        that comes nearest to full attention's, and output_error_scaled: what error is then left.
+        that comes nearest to full attention's, and output_error_scaled: what error is then left. output_error_mean:
+        the error of the plain mean, below which a mechanism has to come to be worth anything.
     """
     size = float(found.square().sum())
     scale = float((found * truth).sum()) / size if size else 0.0
@@ -32,6 +33,7 @@ def outputs(found: Tensor, truth: Tensor) -> Numbers:
         "output_error_centred": relative(found - found.mean(0), truth - truth.mean(0)),
         "output_scale": scale,
         "output_error_scaled": relative(scale * found, truth),
+        "output_error_mean": relative(plain, truth),
     }
 
 

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table as Screen
 from rich.text import Text
 
-from attnbench.reports import sheets
+from attnbench.reports import atlas, foretells, sheets
 from attnbench.reports.across import across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
@@ -30,7 +30,7 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
 
     Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
     """
-    from attnbench.reports import figures, places, profiles  # here, for they bring matplotlib
+    from attnbench.reports import atlas_figures, figures, places, profiles  # here, for they bring matplotlib
 
     learn(manifest.better)
     gathered = gather(store, manifest, folder, mixed=mixed)
@@ -39,9 +39,13 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
     known = tables(frame, manifest.solved)
     over = across(known)
+    spots = atlas.spots(records(frame))
+    pairings = foretells.pairings(known, spots, records(frame))
     pages = [
         *sheets_of(frame, known),
         *over.pages,
+        *atlas.sheets_of(spots),
+        *([foretells.sheet(pairings)] if pairings else []),
         *widths_sheets(frame),
         *trials_sheets(frame, manifest.choose),
     ]
@@ -52,8 +56,12 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
     names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures", curves)]
     names += [profiles.write(over.overall, folder / "figures")] if over.overall else []
+    names += atlas_figures.write(
+        spots, pairings, folder / "figures", {row["mechanism"] or row["model"] for row in records(frame)}
+    )
+    notes = (*gathered.notes, *over.notes, *atlas.warnings(records(frame)), *(one.sentence for one in pairings))
     summary = folder / "summary.md"
-    summary.write_text(markdown(manifest, (*gathered.notes, *over.notes), pages, names), encoding="utf-8", newline="\n")
+    summary.write_text(markdown(manifest, notes, pages, names), encoding="utf-8", newline="\n")
     return summary
 
 
