@@ -4,22 +4,29 @@
 several of them where rounds are, for times spread more between processes than within one. Memory has a pass of its own.
 """
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from itertools import product
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
+import mechanisms
 from attnbench import measure
 from attnbench.cell import Spec
 from attnbench.flops import Work
 from attnbench.host import Usage
 from attnbench.memory import peaks
 from attnbench.probes._clock import timing
-from attnbench.probes._expand import built, site_of
+from attnbench.probes._energy import energy
+from attnbench.probes._expand import built, site_of, worked
+from attnbench.probes._limits import gbps, gflops, share
 from attnbench.probes._probe import Point, Probe, Section, Sizes, Tell, several, words
+from attnbench.probes._work import traffic
+from attnbench.probes._work import work as counted_work
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -48,18 +55,57 @@ class Efficiency(Section):
 
 
 def work(spec: Spec, tell: Tell) -> Mapping[str, Any]:
-    """The columns and raw samples of one cell."""
+    """The columns and raw samples of one cell: time, then memory, then what the machine can do, each for itself."""
     device = spec["device"]
+
+    def wait() -> None:
+        measure.synchronise(device)
+
+    columns = counted(spec)
+    tell({"cost": columns})
+    awake(device)
     step = Step(spec)
     before = Usage.now()
-    timed = timing(step, lambda: measure.synchronise(device))
+    timed = timing(step, wait)
     foreign = before.foreign_until(Usage.now())
-    columns: dict[str, Any] = timed.columns() | {"foreign_cpu": foreign}
+    columns |= timed.columns() | {"foreign_cpu": foreign, "shared": os.environ.get("ATTNBENCH_SHARED", "") == "1"}
     columns["noisy"] = timed.noisy or (foreign or 0.0) > measure.BUSY
     columns["tokens_per_s"] = 1e3 * spec["batch"] * site_of(spec).tokens / timed.median_ms
     tell({"cost": columns})
     columns |= {f"{key}_mib": value for key, value in peaks(step, device).items()}
+    columns["memory_method"] = "torch.cuda allocator" if device == "cuda" else "torch profiler, allocator"
+    columns |= energy(step, wait, device) | against_limits(step, columns, wait)
     return {"cost": columns, "raw": {"step_ms": timed.samples}}
+
+
+def counted(spec: Spec) -> dict[str, Any]:
+    """Weights and work: matmul_flops and fft_flops of a forward pass of one example, step_flops of the whole step."""
+    flops, why = counted_work(spec)
+    found = {**asdict(worked(spec)), "step_flops": flops, "flops_why": why, "threads": torch.get_num_threads()}
+    return found | {"order": declared(spec)}
+
+
+def declared(spec: Spec) -> str:
+    """How the mechanism says that its work grows with the number of tokens at such a site."""
+    name, knobs = spec["mechanism"]["name"], spec["mechanism"]["knobs"]
+    entry = mechanisms.find(name)
+    return entry.order_at(site_of(spec), mechanisms.configure(entry.config, knobs, of=name))
+
+
+def against_limits(step: "Step", columns: Mapping[str, Any], wait: Callable[[], None]) -> dict[str, Any]:
+    """The bytes that a step must move, what the machine can do, and the share of it that was reached."""
+    moved = traffic(step.module, step.tokens, both=step.both)
+    device, dtype = step.tokens.device.type, step.tokens.dtype
+    found = {"peak_gflops": gflops(device, dtype, wait), "peak_gbps": gbps(device, moved, wait)}
+    seconds = columns["step_ms"] / 1e3
+    reached, limit = share(columns["step_flops"], moved, seconds, (found["peak_gflops"], found["peak_gbps"]))
+    return {**found, "bytes": moved, "peak_share": reached, "limit": limit}
+
+
+def awake(device: str) -> None:
+    """Starts what a process starts once, such as the engine of gradients, so that no mechanism pays for it."""
+    some = torch.ones(8, 8, device=device, requires_grad=True)
+    torch.autograd.grad((some @ some).sum(), some)
 
 
 class Step:
@@ -81,9 +127,9 @@ class Step:
     def __call__(self) -> None:
         self.backward() if self.both else self.forward()
 
-    def forward(self) -> Tensor:
+    def forward(self) -> None:
         with torch.inference_mode():
-            return self.module(self.tokens)
+            self.module(self.tokens)
 
     def backward(self) -> None:
         torch.autograd.grad(self.module(self.tokens), self.leaves, self.towards, allow_unused=True)
@@ -103,6 +149,8 @@ SHOWN = {
     "step_ms_high": "to",
     "tokens_per_s": "tokens/s",
     "memory_mib": "peak MiB",
+    "peak_share": "of limit",
+    "limit": "limit",
     "noisy": "noisy",
 }
 PROBE = Probe(config=Efficiency, protocol=1, work=work, estimate_s=estimate_s, shown=SHOWN)

@@ -24,7 +24,7 @@ ERRORS = {  # columns of errors, and how a table's head names them
     "gradient_error": "gradients, tokens",
     "gradient_error_weights": "gradients, weights",
 }
-WAYS = {"correlation": "correlation", "sharpness": "sharpness"}  # columns by which inputs of one kind may differ
+WAYS = ("correlation", "sharpness")  # columns by which inputs of one kind may differ
 MEAN = "(plain mean of all tokens)"
 CAPTION = (
     "Relative to full attention with the same weights, 0 being full attention itself: means over seeds with 95 % t "
@@ -71,8 +71,8 @@ class Spot:
 def spots(rows: Rows) -> list[Spot]:
     """Every variant at every place and input that was asked, by input, size and error of outputs."""
     found = [row for row in rows if row["kind"] == "atlas" and row.get("site.tokens") is not None]
-    labels = {row["id"]: (input_of(row, found), place_of(row, found)) for row in found}
-    keyed = [{**row, "in": labels[row["id"]][0], "at": labels[row["id"]][1]} for row in found]
+    ways, wide = several(found), len({row["site.channels"] for row in found}) > 1
+    keyed = [{**row, "in": input_of(row, ways), "at": place_of(row, wide=wide)} for row in found]
     made = [spot(own) for _, own in split(keyed, ["in", "site.tokens", "at", "variant"])]
     return sorted(made, key=lambda one: (order(one.input), one.tokens, one.place, *distance(one)))
 
@@ -89,22 +89,25 @@ def distance(one: Spot) -> tuple[bool, float, str]:
     return not found.n, found.mean if found.n else 0.0, one.variant
 
 
-def input_of(row: dict[str, Any], rows: Rows) -> str:
+def several(rows: Rows) -> set[tuple[str, str]]:
+    """Kinds of input and ways, such as the correlation, in which a kind of input differs among the rows."""
+    held: dict[tuple[str, str], set[Any]] = {}
+    for row in rows:
+        for way in WAYS:
+            held.setdefault((row["input"], way), set()).add(row.get(way))
+    return {key for key, values in held.items() if len(values) > 1}
+
+
+def input_of(row: dict[str, Any], ways: set[tuple[str, str]]) -> str:
     """The kind of input, and what it is made by where the table has several of it."""
-    alike = [other for other in rows if other["input"] == row["input"]]
-    told = [
-        f"{WAYS[way]} {row[way]:g}"
-        for way in WAYS
-        if row.get(way) is not None and len({other.get(way) for other in alike}) > 1
-    ]
+    told = [f"{way} {row[way]:g}" for way in WAYS if (row["input"], way) in ways and row.get(way) is not None]
     return ", ".join([str(row["input"]), *told])
 
 
-def place_of(row: dict[str, Any], rows: Rows) -> str:
-    """Such as 16x16 tokens; the width too where it varies."""
+def place_of(row: dict[str, Any], *, wide: bool) -> str:
+    """Such as 16x16; wide: the width too, because it varies."""
     told = f"{row['site.shape']}{' causal' if row.get('site.causal') else ''}"
-    several = len({other["site.channels"] for other in rows}) > 1
-    return f"{told}, {row['site.channels']} channels" if several else told
+    return f"{told}, {row['site.channels']} channels" if wide else told
 
 
 def spot(rows: Rows) -> Spot:

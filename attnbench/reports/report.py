@@ -13,6 +13,9 @@ from attnbench.reports.across import across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
 from attnbench.reports.effects import effects
+from attnbench.reports.efficiency import costs
+from attnbench.reports.efficiency_sheets import efficiency_sheets
+from attnbench.reports.efficiency_sheets import notes as efficiency_notes
 from attnbench.reports.rows import records, write_csv, write_parquet
 from attnbench.reports.summary import Line, Table, tables
 from attnbench.reports.trials import trials_sheets
@@ -30,17 +33,17 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
 
     Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
     """
-    from attnbench.reports import atlas_figures, figures, places, profiles  # here, for they bring matplotlib
+    from attnbench.reports import atlas_figures, efficiency_figures, figures, places, profiles  # they bring matplotlib
 
     learn(manifest.better)
     gathered = gather(store, manifest, folder, mixed=mixed)
-    frame = gathered.frame
+    frame, rows = gathered.frame, records(gathered.frame)
     curves = places.curves_of(store, manifest, folder)
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
     known = tables(frame, manifest.solved)
     over = across(known)
-    spots = atlas.spots(records(frame))
-    pairings = foretells.pairings(known, spots, records(frame))
+    bare, spots = costs(rows), atlas.spots(rows)
+    pairings = foretells.pairings(known, spots, rows)
     pages = [
         *sheets_of(frame, known),
         *over.pages,
@@ -48,6 +51,7 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
         *([foretells.sheet(pairings)] if pairings else []),
         *widths_sheets(frame),
         *trials_sheets(frame, manifest.choose),
+        *(efficiency_sheets(bare) if bare else []),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(frame, folder / "rows.csv")
@@ -56,12 +60,13 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
     names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures", curves)]
     names += [profiles.write(over.overall, folder / "figures")] if over.overall else []
-    names += atlas_figures.write(
-        spots, pairings, folder / "figures", {row["mechanism"] or row["model"] for row in records(frame)}
-    )
-    notes = (*gathered.notes, *over.notes, *atlas.warnings(records(frame)), *(one.sentence for one in pairings))
+    names += efficiency_figures.write(bare, folder / "figures") if bare else []
+    groups = filter(None, (row["mechanism"] or row["model"] for row in rows))
+    names += atlas_figures.write(spots, pairings, folder / "figures", groups)
+    notes = [*gathered.notes, *over.notes, *(efficiency_notes(bare) if bare else [])]
+    notes += [*atlas.warnings(rows), *(one.sentence for one in pairings)]
     summary = folder / "summary.md"
-    summary.write_text(markdown(manifest, notes, pages, names), encoding="utf-8", newline="\n")
+    summary.write_text(markdown(manifest, tuple(notes), pages, names), encoding="utf-8", newline="\n")
     return summary
 
 
