@@ -16,6 +16,7 @@ from attnbench.check import check
 from attnbench.engine import codes, local
 from attnbench.engine.shard import Limits
 from attnbench.engine.store import Store
+from attnbench.manifest import point
 from attnbench.proofs import refuse_unproven
 from attnbench.sweep import expand_text
 from mechanisms import known
@@ -77,13 +78,13 @@ def asked(section: str, subject: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def table(rows: Mapping[str, Mapping[str, Any]], shown: Mapping[str, str]) -> str:
-    """A line for each point, its numbers the medians over rounds, or what became of its cells.
+    """A line for each point, its numbers the medians over rounds or seeds, or what became of its cells.
 
     shown: heads of columns, by the name of a number among a row's costs and results.
     """
     points: dict[str, list[Mapping[str, Any]]] = {}
     for label, row in rows.items():
-        points.setdefault(label.partition(", round")[0], []).append(row)
+        points.setdefault(point(label), []).append(row)
     lines = [["", *shown.values()], *(fields(label, own, shown) for label, own in sorted(points.items(), key=size))]
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     return "\n".join(

@@ -18,7 +18,7 @@ from attnbench.engine import _freeze
 LIBRARIES = ("torch", "numpy", "scipy", "neuraloperator", "timm")
 CATALOGUES = ("mechanisms", "tasks", "attnbench/models")  # their plumbing can change every number, an entry its own
 UNPROVEN = "ATTNBENCH_UNPROVEN"  # variable with the names of mechanisms that run without proof
-PROBES = "attnbench.probes."  # of their cells all that is imported of it counts as their own
+PROBES = "attnbench.probes.", "attnbench.atlas."  # of their cells all that is imported of it counts as their own
 DECIDING = ("attnbench/run.py", "attnbench/measure.py", "attnbench/memory.py", "attnbench/flops.py")
 
 

@@ -41,6 +41,12 @@ class Cell:
     ratio: float | None = None
 
 
+def point(label: str) -> str:
+    """The label of a bare mechanism's cell without the round or the seed, which repeat what stands before."""
+    head, _, last = label.rpartition(", ")
+    return head if last.startswith(("round ", "seed ")) else label
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A sweep, expanded: its cells, and what launching and drawing it need.

@@ -86,7 +86,7 @@ def spec(kind: str, mechanism: str | None, knobs: dict[str, Any], seed: int | No
 
 def code(asked: Spec) -> dict[str, Any]:
     """One version of everything; which files of the catalogue a cell imports depends on its model and mechanism."""
-    parts = [asked[part]["name"] for part in ("task", "model", "mechanism") if asked[part]]
+    parts = [asked[part]["name"] for part in ("task", "model", "mechanism") if asked.get(part)]
     return {"fingerprint": "f1", "entries": f"e-{'-'.join(parts)}", "commit": "1234567", "dirty": False}
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from attnbench.engine._records import AttemptInfo, memory
 from attnbench.engine.codes import DAMAGED, DONE, INCOMPLETE, SET_ASIDE
 from attnbench.engine.store import Evidence
-from attnbench.manifest import Cell, Manifest
+from attnbench.manifest import Cell, Manifest, point
 
 Word = Literal["new", "queued", "running", "lost", "retry", "ok", "oom", "timeout", "diverged", "failed", "corrupt"]
 ROWS = ("ok", "oom", "timeout", "diverged")
@@ -97,8 +97,8 @@ class Pace:
 
 
 def like(cell: Cell) -> tuple[str, ...]:
-    """What cells share that take about as long: of bare mechanisms, whose sizes differ, all but the round."""
-    return cell.kind, cell.variant if cell.model else cell.label.partition(", round")[0]
+    """What cells share that take about as long: of bare mechanisms, whose sizes differ, all but round and seed."""
+    return cell.kind, cell.variant if cell.model else point(cell.label)
 
 
 def states(

@@ -10,6 +10,7 @@ from attnbench.probes._probe import Point, Probe, Section, Tell, several
 
 COMMANDS = {  # section of a sweep file, which is the kind of its cells too: the word after `attnbench run`
     "efficiency": "cost",
+    "atlas": "atlas",
 }
 
 __all__ = ["COMMANDS", "Point", "Probe", "Section", "Tell", "find", "several"]

@@ -8,6 +8,7 @@ trainings were made.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,9 +30,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m attnbench.probes")
     parser.add_argument("spec", type=Path)
     parser.add_argument("outcome", type=Path)
-    parser.add_argument("--data", type=Path, help="is not needed")
+    parser.add_argument("--data", type=Path, help="folder of data, of those that need some")
     parser.add_argument("--cell", type=Path, help="is not needed")
     given = parser.parse_args()
+    if given.data:
+        os.environ["ATTNBENCH_DATA"] = str(given.data.absolute())
     write(given.outcome, execute(json.loads(given.spec.read_text()), given.outcome.with_name(EARLY)))
 
 

@@ -79,6 +79,8 @@ def standard(frame: pd.DataFrame, known: places.Curves) -> list[dict[str, Any]]:
 
     Of several tasks each has a panel, or a figure, and its own first measure.
     """
+    if all(row["kind"] not in ("train", "trial") for row in records(frame)):
+        return []
     left = [name for name in PLACES if any(name in own for own in known.values())]
     several = len({row["task"] for row in records(frame) if row["kind"] == "train"}) > 1
     y = "" if several else measures(frame.columns)[0]

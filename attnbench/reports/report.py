@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table as Screen
 from rich.text import Text
 
-from attnbench.reports import sheets
+from attnbench.reports import atlas, foretells, sheets
 from attnbench.reports.across import across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
@@ -33,19 +33,22 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
 
     Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
     """
-    from attnbench.reports import efficiency_figures, figures, places, profiles  # here, for they bring matplotlib
+    from attnbench.reports import atlas_figures, efficiency_figures, figures, places, profiles  # they bring matplotlib
 
     learn(manifest.better)
     gathered = gather(store, manifest, folder, mixed=mixed)
-    frame = gathered.frame
+    frame, rows = gathered.frame, records(gathered.frame)
     curves = places.curves_of(store, manifest, folder)
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
     known = tables(frame, manifest.solved)
     over = across(known)
-    bare = costs(records(frame))
+    bare, spots = costs(rows), atlas.spots(rows)
+    pairings = foretells.pairings(known, spots, rows)
     pages = [
         *sheets_of(frame, known),
         *over.pages,
+        *atlas.sheets_of(spots),
+        *([foretells.sheet(pairings)] if pairings else []),
         *widths_sheets(frame),
         *trials_sheets(frame, manifest.choose),
         *(efficiency_sheets(bare) if bare else []),
@@ -58,9 +61,12 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures", curves)]
     names += [profiles.write(over.overall, folder / "figures")] if over.overall else []
     names += efficiency_figures.write(bare, folder / "figures") if bare else []
-    notes = (*gathered.notes, *over.notes, *(efficiency_notes(bare) if bare else []))
+    groups = filter(None, (row["mechanism"] or row["model"] for row in rows))
+    names += atlas_figures.write(spots, pairings, folder / "figures", groups)
+    notes = [*gathered.notes, *over.notes, *(efficiency_notes(bare) if bare else [])]
+    notes += [*atlas.warnings(rows), *(one.sentence for one in pairings)]
     summary = folder / "summary.md"
-    summary.write_text(markdown(manifest, notes, pages, names), encoding="utf-8", newline="\n")
+    summary.write_text(markdown(manifest, tuple(notes), pages, names), encoding="utf-8", newline="\n")
     return summary
 
 
