@@ -11,6 +11,7 @@ from attnbench import reading, reports
 from attnbench.engine.store import Store
 from attnbench.manifest import Manifest
 
+EVENTS = "tensorboard"  # see boards.py
 LARGE = 10_000  # cells; tables of more take many minutes and are left to `attnbench report`
 
 
@@ -52,6 +53,7 @@ def noted(note: Path) -> object:
 
 
 def files(folder: Path) -> dict[str, list[int]]:
-    """Size and time of everything that lies in a sweep's folder."""
+    """Size and time of everything that lies in a sweep's folder, but for event files, which are no tables."""
     found = {path.relative_to(folder).as_posix(): path.stat() for path in folder.rglob("*") if path.is_file()}
+    found = {name: told for name, told in found.items() if not name.startswith(f"{EVENTS}/")}
     return {name: [told.st_size, told.st_mtime_ns] for name, told in sorted(found.items())}

@@ -124,12 +124,15 @@ def check(words: tuple[str, ...], plugin: tuple[Path, ...], as_json: bool, **giv
     "--slurm", "site", multiple=True, metavar="NAME=VALUE", help="Site setting, as partition=gpu; repeatable."
 )
 @click.option("--mixed", is_flag=True, help="Report rows of different code or data side by side.")
+@click.option("--tensorboard", is_flag=True, help="Write event files of the training curves while cells run.")
 @unproven
 @plugged
 def sweep(file: str, plugin: tuple[Path, ...], **given: Any) -> None:
     """Start what is missing of a sweep FILE, then report. Saying it twice is saying it once."""
-    from attnbench import plugins, verbs
+    from attnbench import boards, plugins, verbs
 
+    if given["tensorboard"]:
+        boards.needed()
     plugins.name_them(plugin)
     sys.exit(verbs.sweep(file, **given))
 
@@ -150,6 +153,7 @@ def status(file: str, results: Path | None, data_dir: Path | None, quiet: bool, 
 @click.argument("file")
 @common
 @click.option("--mixed", is_flag=True, help="Put rows of different code or data side by side.")
+@click.option("--tensorboard", is_flag=True, help="Write event files of the training curves, too.")
 @click.option("--against", metavar="RESULTS", help="Say what changed beyond noise since these; a folder or a sweep.")
 @plugged
 def report(file: str, plugin: tuple[Path, ...], results: Path | None, against: str | None, **given: Any) -> None:
@@ -164,6 +168,8 @@ def report(file: str, plugin: tuple[Path, ...], results: Path | None, against: s
         reading.against(file, against, paths.results(results), quiet=given["quiet"])
     else:
         reading.report(sweep_name(file), paths.results(results), quiet=given["quiet"], mixed=given["mixed"])
+    if given["tensorboard"]:
+        reading.events(sweep_name(file), paths.results(results), quiet=given["quiet"])
 
 
 @main.command()

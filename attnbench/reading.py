@@ -112,6 +112,15 @@ def report(name: str, root: Path, *, quiet: bool, mixed: bool) -> None:
         console.print(f"Tables and figures: {summary.parent}", soft_wrap=True, highlight=False)
 
 
+def events(name: str, root: Path, *, quiet: bool) -> None:
+    """Writes a sweep's training curves as event files for TensorBoard and prints how to look at them."""
+    from attnbench import boards
+
+    folder = boards.write(Store(root), manifest(name, root))
+    if not quiet:
+        click.echo(f"Training curves: tensorboard --logdir {folder}")
+
+
 def ledger(root: Path, *, quiet: bool) -> None:
     """Writes claims.md and claims.csv under the root of results and prints the claims that agree or differ."""
     from attnbench.ledger.page import spoken, write_ledger

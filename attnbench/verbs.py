@@ -12,7 +12,7 @@ import click
 
 import mechanisms
 import tasks
-from attnbench import launch, models, paths, planning, plugins
+from attnbench import boards, launch, models, paths, planning, plugins
 from attnbench._starts import refuse_starts
 from attnbench._tables import refresh
 from attnbench._yaml import plain, value
@@ -117,7 +117,8 @@ def sweep(word: str, **given: Any) -> int:
         site=site,
         unproven=given["unproven"],
     )
-    code = launch.launch(plan, store, paths.writable(paths.data(given["data_dir"])), options, say, seen)
+    with boards.watching(root, plan.manifest.sweep, asked=given["tensorboard"]):
+        code = launch.launch(plan, store, paths.writable(paths.data(given["data_dir"])), options, say, seen)
     if code in (codes.DONE, codes.SET_ASIDE):
         refresh(store, plan.manifest, say, quiet=given["quiet"], mixed=given["mixed"])
     return code

@@ -109,7 +109,7 @@ def test_figures_appear_as_png_and_pdf_also_for_settings_and_without_results(tmp
     assert figures.write(collect(empty, manifest), asked[1], tmp_path, {}) == ["speed"]
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert set(sizes) == {
-        f"{name}.{end}" for name in ("variants-side-32", "variants-side-64", "speed") for end in ("png", "pdf")
+        f"{name}.{end}" for name in ("variants-side-32", "variants-side-64", "speed") for end in ("png", "pdf", "svg")
     }
     assert min(sizes.values()) > 3000
 

@@ -192,3 +192,13 @@ def test_the_terminal_says_what_is_ranked():
     store, manifest = planted({"darcy": APART})
     learn(manifest.better)
     assert "full is significantly best." in str(screen(collect(store, manifest)).caption)
+
+
+def test_the_terminal_says_of_every_table_what_is_ranked():
+    accuracies = {name: [None if one is None else 1 - one for one in own] for name, own in APART.items()}
+    store, manifest = planted({"darcy": APART, "images": accuracies})
+    learn(manifest.better)
+    said = str(screen(collect(store, manifest)).caption).splitlines()
+    assert [line for line in said if line.endswith("full is significantly best.")] == [
+        f"{task}: full · {task} is significantly best." for task in ("darcy", "images")
+    ]

@@ -27,6 +27,7 @@ from attnbench.reports.canvas import (
 )
 from attnbench.reports.columns import described
 from attnbench.reports.foretells import Pairing, told
+from attnbench.reports.saving import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ TOLD = "Markers: mean over seeds. Bars: from the smallest to the largest of them
 
 
 def write(spots: Sequence[Spot], pairings: Sequence[Pairing], folder: Path, groups: Iterable[str] = ()) -> list[str]:
-    """Draws what there is into `folder` as PNG and PDF; returns names of files without ending.
+    """Draws what there is into `folder` in every format; returns names of files without ending.
 
     groups: all mechanisms and whole models of the report, so that each has the colour of the other figures.
     """
@@ -57,8 +58,7 @@ def write(spots: Sequence[Spot], pairings: Sequence[Pairing], folder: Path, grou
     for name, draw in drawn.items():
         with mpl.rc_context(STYLE):
             figure = draw()
-            figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
-            figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None})
+            save(figure, folder / name)
     return list(drawn)
 
 

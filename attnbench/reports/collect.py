@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from attnbench.reports.rows import counted, read_csv, records, table
+from attnbench.reports.rows import counted, once, read_csv, records, table
 
 if TYPE_CHECKING:
     from attnbench.manifest import Cell, Manifest
@@ -52,6 +52,7 @@ def collect(store: Results, manifest: "Manifest", *, mixed: bool = False) -> pd.
     return frame
 
 
+@once()
 def gather(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False) -> Gathered:
     """The rows in the store or, where it holds none of this sweep's, those of `folder`/rows.csv.
 
@@ -183,11 +184,14 @@ def fill_knobs(rows: list[Flat]) -> None:
     for name, own in by_name.items():
         config = config_of(name)
         knobs = {knob for row in own for knob in knobs_of(row)}
+        known: dict[str, Flat] = {}  # seeds share their knobs
         for row in own:
             given = knobs_of(row)
-            full, idle = completed(config, given, of=name) or (given, knobs - given.keys())
-            row |= {f"mechanism.{knob}": spread(value) for knob, value in full.items()}
-            row["idle"] = " ".join(sorted(idle))
+            if (key := repr(given)) not in known:
+                full, idle = completed(config, given, of=name) or (given, knobs - given.keys())
+                known[key] = {f"mechanism.{knob}": spread(value) for knob, value in full.items()}
+                known[key]["idle"] = " ".join(sorted(idle))
+            row |= known[key]
 
 
 def knobs_of(row: Flat) -> Flat:

@@ -1,6 +1,7 @@
 """Two sets of results of the same cells: which measures and which costs differ beyond noise.
 
-A cell is the same in both if its id is: the same task, model, mechanism, knobs, seed and versions. Measures are
+A cell is the same in both if its id is: the same task, model, mechanism, knobs, seed and versions; of the others those
+are compared too that ask the same, and the page names them (`alike`). Measures are
 compared by variant, as paired differences over the seeds that both sets have, Holm-corrected over all. Times are
 compared by Mann and Whitney's test of the raw steps where both stores have them, Holm-corrected, else by their
 quartiles, which must not meet; either way they count as changed only from a factor of 1.1 on, as in asv
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from typing import Literal
 
+from attnbench.reports.alike import Match, aligned
 from attnbench.reports.bounded import change_of
 from attnbench.reports.columns import described, measured
 from attnbench.reports.effects import Row, Rows
@@ -92,7 +94,10 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All that differs between two sets. ended: cells of other status, by label, with both. origins: what differs."""
+    """All that differs between two sets. ended: cells of other status, by label, with both. origins: what differs.
+
+    matched: cells that are compared although their ids differ.
+    """
 
     after: Side
     before: Side
@@ -103,10 +108,12 @@ class Comparison:
     only_after: tuple[str, ...]
     only_before: tuple[str, ...]
     origins: tuple[str, ...]
+    matched: tuple[Match, ...] = ()
 
 
 def compare(after: Side, before: Side) -> Comparison:
     """What changed from one set of results to another. Raises ValueError if they have no cell in common."""
+    before, matched = aligned(after, before)
     ids = sorted(after.rows.keys() & before.rows.keys())
     if not ids:
         raise ValueError(f"{after.name} and {before.name} have no cell in common, so nothing can be compared.")
@@ -125,6 +132,7 @@ def compare(after: Side, before: Side) -> Comparison:
         only_after=labels(after, before),
         only_before=labels(before, after),
         origins=tuple(origins(*([side.rows[id] for id in ids] for side in (after, before)))),
+        matched=matched,
     )
 
 

@@ -66,8 +66,8 @@ def tied(rows: Rows) -> list[list[str]]:
     """The knobs with more than one value, in groups that change together, as a stride that follows its window does."""
     groups: dict[tuple[int, ...], list[str]] = {}
     for knob in varying(rows, ("mechanism.",)):
-        values = [row[knob] for row in rows]
-        groups.setdefault(tuple(map(values.index, values)), []).append(knob)
+        first: dict[Any, int] = {}  # where each value comes first
+        groups.setdefault(tuple(first.setdefault(row[knob], i) for i, row in enumerate(rows)), []).append(knob)
     return list(groups.values())
 
 
@@ -80,11 +80,12 @@ def steps(rows: Rows, knob: str) -> Iterator[tuple[Any, Any]]:
 
 def step(asked: Rows, around: list[str], knobs: list[str], ends: tuple[Any, Any], measure: str) -> Rows:
     """The effect of one step of a knob, once per task, model and whatever else of them varies."""
-    pairs = list(matched(asked, around, knobs, ends))
-    settings = sorted({setting for setting, _, _ in pairs}, key=str)
+    pairs: dict[tuple[Any, ...], list[tuple[Row, Row]]] = {}
+    for setting, a, b in matched(asked, around, knobs, ends):
+        pairs.setdefault(setting, []).append((a, b))
     return [
-        dict(zip(around, setting, strict=True)) | measured([(a, b) for own, a, b in pairs if own == setting], measure)
-        for setting in settings
+        dict(zip(around, setting, strict=True)) | measured(pairs[setting], measure)
+        for setting in sorted(pairs, key=str)
     ]
 
 
@@ -93,16 +94,20 @@ def matched(
 ) -> Iterator[tuple[tuple[Any, ...], Row, Row]]:
     """All pairs of cells, finished or not, that differ in these knobs alone, with their setting."""
     others = [name for name in (asked[0] if asked else {}) if name.startswith("mechanism.") and name not in knobs]
-    alike = [*around, "seed"]
     first, second = ([row for row in asked if row[knobs[0]] == end and not idle(row, knobs)] for end in ends)
+    whole = not any(row["idle"] for row in (*first, *second))  # then the other knobs can be looked up, too
+    alike = [*around, "seed", *(others if whole else [])]
     beside: dict[tuple[Any, ...], Rows] = {}  # those of the same setting and seed, the only ones that can pair
     for b in second:
         beside.setdefault(tuple(b[name] for name in alike), []).append(b)
     for a in first:
         for b in beside.get(tuple(a[name] for name in alike), ()):
-            loose = rests(a) | rests(b)
-            if all(a[k] == b[k] for k in others if k not in loose):
+            if whole or differing(a, b, others) <= rests(a) | rests(b):
                 yield tuple(a[name] for name in around), a, b
+
+
+def differing(a: Row, b: Row, names: list[str]) -> set[str]:
+    return {name for name in names if a[name] != b[name]}
 
 
 def rests(row: Row) -> set[str]:
@@ -124,8 +129,10 @@ def measured(pairs: list[tuple[Row, Row]], measure: str) -> Row:
     whole = [(a, b) for a, b in whole if times[a["variant"], b["variant"]] == len(seeds)]
     seeds = seeds if whole else []
     changes, percents = [], []
-    for seed in seeds:
-        own = [(a[measure], b[measure]) for a, b in whole if a["seed"] == seed]
+    values: dict[Any, list[tuple[float, float]]] = {seed: [] for seed in seeds}
+    for a, b in whole:
+        values[a["seed"]].append((a[measure], b[measure]))
+    for own in values.values():
         start = sum(a for a, _ in own) / len(own)
         changes.append(sum(b - a for a, b in own) / len(own))
         percents += [100 * changes[-1] / start] if start else []

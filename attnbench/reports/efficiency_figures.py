@@ -25,6 +25,7 @@ from attnbench.reports.canvas import (
 )
 from attnbench.reports.efficiency import Costs, Curve, Place
 from attnbench.reports.efficiency_sheets import ABOVE
+from attnbench.reports.saving import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,15 +44,14 @@ MARKS = (
 
 
 def write(known: Costs, folder: Path) -> list[str]:
-    """Draws into `folder` as PNG and PDF; returns the names of the files without ending."""
+    """Draws into `folder` in every format; returns the names of the files without ending."""
     folder.mkdir(parents=True, exist_ok=True)
     made = {f"{what}_over_tokens": over_tokens(known, what) for what in LABELS}
     if any(shown(place) for curve in known.curves for place in curve.places):
         made["roofline"] = roofline(known)
     with mpl.rc_context(STYLE):
         for name, figure in made.items():
-            figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
-            figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None})
+            save(figure, folder / name)
     return list(made)
 
 

@@ -1,24 +1,28 @@
-"""Draws the figures that a sweep names, from its rows alone, as PNG and PDF; a cell that failed is named on them."""
+"""Draws the figures that a sweep names, from its rows alone; a cell that failed is named on them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import matplotlib as mpl
 import pandas as pd
 
-from attnbench.reports import curves, kinds, places
+from attnbench.reports import curves, kinds, places, profiles
 from attnbench.reports.canvas import STYLE, Drawing, Kind
 from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, PLACES, known_column, measured, measures, misplaced
 from attnbench.reports.effects import varying
 from attnbench.reports.references import above_floor
-from attnbench.reports.rows import records
+from attnbench.reports.rows import once, records
+from attnbench.reports.saving import save_all
 from attnbench.reports.summary import named, split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from attnbench.reports.overall import Overall
 
 WORDS = tuple(field.name for field in fields(Drawing))
 DRAW = {"variants": kinds.variants, "scatter": kinds.scatter, "lines": curves.lines, "curves": places.over_places}
@@ -96,20 +100,46 @@ def standard(frame: pd.DataFrame, known: places.Curves) -> list[dict[str, Any]]:
     return drawn + [{"name": name.removeprefix("raw."), "kind": "curves", "y": name} for name in left]
 
 
-def write(frame: pd.DataFrame, drawing: Drawing, folder: Path, known: places.Curves) -> list[str]:
-    """Draws into `folder` as PNG and PDF and returns the names of the files without ending, one for each setting."""
+@once()
+def write_all(
+    frame: pd.DataFrame,
+    asked: Iterable[Drawing],
+    folder: Path,
+    known: places.Curves,
+    over: "Overall | None" = None,
+) -> list[str]:
+    """Draws all figures into `folder`, in every format, and returns the names of the files without ending.
+
+    A drawing becomes a figure for each setting. over: what is said over tasks, which has a figure of its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for part in parts(frame, drawing):
-        title = ", ".join(filter(None, (drawing.title, part.setting))) or None
-        y = drawing.y or ("" if drawing.panel else measured(part.rows, part.rows[0])[0])
-        rows = [{**row, **above_floor(row), **known.get(row["id"], {})} for row in part.rows]
-        picture = draw(rows, replace(drawing, title=title, y=y))
-        with mpl.rc_context(STYLE):
-            picture.savefig(folder / f"{part.name}.png", dpi=200, metadata={"Software": None})
-            picture.savefig(folder / f"{part.name}.pdf", metadata={"CreationDate": None, "Producer": None})
-        names.append(part.name)
-    return names
+    found: dict[Path, Callable[[], Figure]] = {}
+    rows = 0
+    for drawing in asked:
+        for part in parts(frame, drawing):
+            title = ", ".join(filter(None, (drawing.title, part.setting))) or None
+            y = drawing.y or ("" if drawing.panel else measured(part.rows, part.rows[0])[0])
+            found[folder / part.name] = partial(drawn, part.rows, replace(drawing, title=title, y=y), known)
+            rows += len(part.rows)
+    if over:
+        found[folder / profiles.NAME] = partial(profiled, over)
+    save_all(found, rows)
+    return [path.name for path in found]
+
+
+def write(frame: pd.DataFrame, drawing: Drawing, folder: Path, known: places.Curves) -> list[str]:
+    """`write_all` of one drawing."""
+    return write_all(frame, [drawing], folder, known)
+
+
+def drawn(rows: list[dict[str, Any]], drawing: Drawing, known: places.Curves) -> "Figure":
+    """A figure of rows with what is not in the table: how far above a floor they are, and their curves."""
+    return draw([{**row, **above_floor(row), **known.get(row["id"], {})} for row in rows], drawing)
+
+
+def profiled(over: "Overall") -> "Figure":
+    with mpl.rc_context(STYLE):
+        return profiles.profiles(over)
 
 
 def draw(rows: list[dict[str, Any]], drawing: Drawing) -> "Figure":

@@ -175,8 +175,7 @@ def resampled(tasks: Sequence[Task], names: list[str], seeds: list[int], full: s
         found["past"][name] = [around((runs >= level).mean(axis=1), **few) for level in PAST]
         if i < DRAWN:
             shares = above(runs, GRID)
-            bounds = [around(shares[:, g], **few) for g in range(len(GRID))]
-            found["profile"][name] = np.array([[one.mean, one.low, one.high] for one in bounds]).T
+            found["profile"][name] = np.stack([shares[0], *np.quantile(shares, tails(**few), axis=0)])
     return found
 
 
@@ -222,6 +221,11 @@ def above(runs: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 def around(values: np.ndarray, seeds: int, degrees: int, confidence: float = CONFIDENCE) -> Interval:
     """The first value, and the interval of all, widened for few seeds."""
-    tail = float(ndtr(-sqrt(seeds / (seeds - 1)) * stdtrit(degrees, (1 + confidence) / 2)))
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(values, tails(seeds, degrees, confidence))
     return Interval(float(values[0]), float(low), float(high), seeds)
+
+
+def tails(seeds: int, degrees: int, confidence: float = CONFIDENCE) -> list[float]:
+    """Which two quantiles of resamples bound an interval."""
+    tail = float(ndtr(-sqrt(seeds / (seeds - 1)) * stdtrit(degrees, (1 + confidence) / 2)))
+    return [tail, 1 - tail]

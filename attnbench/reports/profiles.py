@@ -1,12 +1,9 @@
 """Performance profiles: for every score the share of runs over all tasks that are above it, a line for each variant."""
 
-from pathlib import Path
-
-import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from attnbench.reports.canvas import DASHES, QUIET, STYLE, WIDTH_IN, colors, finish, legend, note
+from attnbench.reports.canvas import DASHES, QUIET, WIDTH_IN, colors, finish, legend, note
 from attnbench.reports.overall import GRID, Overall
 
 NAME = "profiles"
@@ -40,13 +37,3 @@ def profiles(whole: Overall) -> Figure:
     legend(figure, ("variant", entries))
     note(figure, SAYS)
     return figure
-
-
-def write(whole: Overall, folder: Path) -> str:
-    """Draws into `folder` as PNG and PDF; returns the name of the files without ending."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
-        figure = profiles(whole)
-        figure.savefig(folder / f"{NAME}.png", dpi=200, metadata={"Software": None})
-        figure.savefig(folder / f"{NAME}.pdf", metadata={"CreationDate": None, "Producer": None})
-    return NAME

@@ -16,7 +16,7 @@ from attnbench.reports.effects import effects
 from attnbench.reports.efficiency import costs
 from attnbench.reports.efficiency_sheets import efficiency_sheets
 from attnbench.reports.efficiency_sheets import notes as efficiency_notes
-from attnbench.reports.rows import records, write_csv, write_parquet
+from attnbench.reports.rows import once, records, write_csv, write_parquet
 from attnbench.reports.summary import Line, Table, tables
 from attnbench.reports.trials import trials_sheets
 from attnbench.reports.widths import widths_sheets
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 WIDE = 100  # columns of a terminal from which costs stand beside errors
 
 
+@once()
 def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False) -> Path:
     """Makes rows.csv, rows.parquet, curves.csv if there are curves, summary.md, summary.tex and figures/ in `folder`;
     returns the path of summary.md.
 
     Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
     """
-    from attnbench.reports import atlas_figures, efficiency_figures, figures, places, profiles  # they bring matplotlib
+    from attnbench.reports import atlas_figures, efficiency_figures, figures, places  # here, for they bring matplotlib
 
     learn(manifest.better)
     gathered = gather(store, manifest, folder, mixed=mixed)
@@ -58,8 +59,7 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     write_parquet(frame, folder / "rows.parquet")
     places.write_curves(curves, folder / places.FILE)
     (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
-    names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures", curves)]
-    names += [profiles.write(over.overall, folder / "figures")] if over.overall else []
+    names = figures.write_all(frame, asked, folder / "figures", curves, over.overall)
     names += efficiency_figures.write(bare, folder / "figures") if bare else []
     groups = filter(None, (row["mechanism"] or row["model"] for row in rows))
     names += atlas_figures.write(spots, pairings, folder / "figures", groups)
@@ -73,8 +73,9 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
 def sheets_of(frame: pd.DataFrame, known: list[Table] | None = None) -> list[sheets.Sheet]:
     """Error and cost per setting, then the effects of knobs if any differs."""
     pages = [sheet(table) for table in known or tables(frame) for sheet in (sheets.error_sheet, sheets.cost_sheet)]
-    names = [row["task"] for row in records(frame)]
-    for task in sorted({row["task"] for row in records(frame) if row["kind"] == "train"}, key=str):
+    rows = records(frame)
+    names = [row["task"] for row in rows]
+    for task in sorted({row["task"] for row in rows if row["kind"] == "train"}, key=str):
         own = pd.DataFrame(frame[[name == task for name in names]])
         measure = measured(records(own), frame.columns)[0]
         found = effects(own if measure in own else own.assign(**{measure: None}), measure)
@@ -96,6 +97,7 @@ def latex(sweep: str, pages: list[sheets.Sheet]) -> str:
     return opening + "\n".join(sheets.latex(page, f"tab:{sweep}-{i}") for i, page in enumerate(pages, 1))
 
 
+@once()
 def screen(frame: pd.DataFrame, width: int = 120) -> Screen:
     """The end of a sweep for a terminal of `width` columns; a narrow one leaves the costs out."""
     found, wide = tables(frame), width >= WIDE
@@ -136,6 +138,9 @@ def caption(frame: pd.DataFrame, found: list[Table]) -> str:
     text = f"{ok} of {len(trained)} trainings ok. Mean {told}, ± half of its 95 % t interval over seeds."
     against = ", ".join(sorted({table.reference for table in found if table.reference}))
     text += f" Differences are paired to {against}." if against else ""
-    text += f" {found[0].ranking.sentence}" if len(found) == 1 else ""
     noisy = any(row.get(f"cost.{word}") for row in trained for word in ("noisy", "shared"))
-    return f"{text} ~ marks timings that are noisy or were taken on a shared node." if noisy else text
+    text += " ~ marks timings that are noisy or were taken on a shared node." if noisy else ""
+    ranked = [(table.setting, table.ranking.sentence) for table in found if table.ranking.sentence]
+    if len(found) == 1:
+        return " ".join([text, *(sentence for _, sentence in ranked)])
+    return "\n".join([text, *(f"{setting}: {sentence}" for setting, sentence in ranked)])

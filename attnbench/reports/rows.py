@@ -6,7 +6,9 @@ Every value passes through its text, so that a table made from the store and the
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ NUMBERS = ("seed", "threads", "started", "finished", "wall_s")
 WORDS = ("code.", "data.")  # a hash of digits alone is still a word
 INTEGER = re.compile(r"[+-]?\d{1,18}")
 FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf")
+MADE: ContextVar[dict[int, tuple[pd.DataFrame, list[dict[str, Any]]]] | None] = ContextVar("MADE", default=None)
 
 
 def table(rows: Iterable[Row]) -> pd.DataFrame:
@@ -34,9 +37,40 @@ def table(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as mappings of plain Python values, None where there is none."""
-    columns: dict[str, list[Any]] = {str(name): [plain(value) for value in frame[name]] for name in frame.columns}
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    """The rows of a table as mappings of plain Python values, None where there is none; within `once` nobody's own."""
+    made = MADE.get()
+    if made is None:
+        return unpacked(frame)
+    if id(frame) not in made:
+        made[id(frame)] = frame, unpacked(frame)  # held, so that no other table comes by the same id
+    return list(made[id(frame)][1])
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Within it the `records` of a table are made once, however often they are asked for.
+
+    Neither a table nor a row may be changed there.
+    """
+    token = MADE.set({} if MADE.get() is None else MADE.get())
+    try:
+        yield
+    finally:
+        MADE.reset(token)
+
+
+def unpacked(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    names = [str(name) for name in frame.columns]
+    columns = [values(frame.iloc[:, i]) for i in range(len(names))]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def values(column: pd.Series) -> list[Any]:
+    """A column as plain Python values, None where there is none."""
+    if column.dtype == object:
+        return [plain(value) for value in column]
+    whole = column.array.to_numpy(dtype=object, na_value=None)
+    return [None if value != value else value for value in whole.tolist()]
 
 
 def plain(value: Any) -> Any:
@@ -81,23 +115,24 @@ def typed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def column(name: str, fields: Any) -> Any:
-    filled = [field for field in fields if isinstance(field, str)]
+    filled = {field for field in fields if isinstance(field, str)}
     words = name.startswith(WORDS) or (name in (*LEADING, *TRAILING) and name not in NUMBERS)
     if words or not filled:
         return fields.astype("str" if words else "float64")
     if all(field in ("True", "False") for field in filled):
         return fields.map({"True": True, "False": False}).astype("boolean")
     if all(INTEGER.fullmatch(field) for field in filled):
-        return fields.map(lambda field: int(field) if isinstance(field, str) else pd.NA).astype("Int64")
+        return fields.map({field: int(field) for field in filled}).astype("Int64")
     if all(FLOAT.fullmatch(field) for field in filled):
-        return fields.map(lambda field: float(field) if isinstance(field, str) else float("nan")).astype("float64")
+        return fields.map({field: float(field) for field in filled}).astype("float64")
     return fields.astype("str")
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Floats with all their digits, missing values as empty fields, lines that end alike on every system."""
-    fields = [{name: text(value) for name, value in row.items()} for row in records(frame)]
-    pd.DataFrame(fields, columns=frame.columns, dtype=object).to_csv(path, index=False, lineterminator="\n")
+    names = [str(name) for name in frame.columns]
+    fields = {name: [text(row[name]) for row in records(frame)] for name in names}
+    pd.DataFrame(fields, columns=names, dtype=object).to_csv(path, index=False, lineterminator="\n")
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import inf, isfinite, nan, sqrt
 
 import numpy as np
@@ -110,11 +111,16 @@ def seeds_needed(mean: float, deviation: float, confidence: float = CONFIDENCE, 
     """
     if not (isfinite(mean) and isfinite(deviation)) or mean == 0:
         return None
-    for n in range(2, SEEDS_AT_MOST + 1):
-        quantiles = stdtrit(n - 1, (1 + confidence) / 2) + stdtrit(n - 1, power)
-        if n >= (quantiles * deviation / mean) ** 2:
-            return n
-    return None
+    counts, quantiles = planned(confidence, power)
+    enough = np.flatnonzero(counts >= (quantiles * deviation / mean) ** 2)
+    return int(counts[enough[0]]) if len(enough) else None
+
+
+@cache
+def planned(confidence: float, power: float) -> tuple[np.ndarray, np.ndarray]:
+    """All numbers of seeds that are looked at, and for each the sum of the t quantiles of confidence and of power."""
+    counts = np.arange(2, SEEDS_AT_MOST + 1)
+    return counts, stdtrit(counts - 1, (1 + confidence) / 2) + stdtrit(counts - 1, power)
 
 
 def seeds_more(found: Interval, confidence: float = CONFIDENCE) -> int | None:

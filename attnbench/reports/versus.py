@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from attnbench.reports.alike import matches_sheet
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn
 from attnbench.reports.compare import ORIGINS, TIMES, Change, Comparison, Price, Side, compare
@@ -72,6 +73,7 @@ def page(found: Comparison) -> str:
     costs = [one for one in found.prices if one.verdict != "within noise" or one.cost in TIMES]
     parts += [markdown(measures_sheet(differing))] if differing else []
     parts += [markdown(costs_sheet(costs))] if costs else []
+    parts += [markdown(matches_sheet(found.matched))] if found.matched else []
     return "\n".join(parts)
 
 
@@ -103,6 +105,11 @@ def listed(names: Sequence[str]) -> str:
 def cells(found: Comparison) -> list[str]:
     """Cells that ended in another way, and those that one set lacks."""
     told = [f"{found.common} cells in both."]
+    ways = counted(one.differs for one in found.matched)
+    told += [
+        f"{count} of them have other ids, and were matched by what they ask; they differ in {way}."
+        for way, count in ways
+    ]
     ways = counted(f"{old} → {new}" for _, old, new in found.ended)
     told += [f"{count} ended in another way, {way}: {listed(of(found, way))}." for way, count in ways]
     for own, other, names in (

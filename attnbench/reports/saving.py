@@ -1,0 +1,55 @@
+"""Writes figures as PNG, PDF and SVG: laid out once, saved three times, and on all cores where there is much to draw.
+
+PNG is for pages and slides. PDF is for papers: its text is text, in the fonts that journals ask for and that it brings
+along. In SVG text is drawn as paths, for an SVG brings no fonts: with other ones its labels would run into each other.
+The same figure gives the same bytes, without dates, and with ids in SVG that no chance decides.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from attnbench.reports.canvas import STYLE
+
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 200, "metadata": {"Software": None}},
+    "pdf": {"metadata": {"CreationDate": None, "Producer": None}},
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+}
+MUCH = 2000  # rows in all figures, from which further processes are worth their start
+WAITING: dict[Path, Callable[[], Figure]] = {}  # what is to be drawn, as forked processes find it
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure in every format; path: without an ending."""
+    with mpl.rc_context(STYLE):
+        for ending, given in FORMATS.items():
+            figure.savefig(path.with_name(f"{path.name}.{ending}"), **given)
+            figure.set_layout_engine("none")  # what the first found holds for all
+
+
+def save_all(figures: Mapping[Path, Callable[[], Figure]], rows: int) -> None:
+    """Draws and writes every figure under its path; rows: how many all of them draw."""
+    cores = min(len(os.sched_getaffinity(0)), len(figures)) if sys.platform == "linux" else 1
+    if cores < 2 or rows < MUCH:
+        for path, draw in figures.items():
+            save(draw(), path)
+        return
+    WAITING.update(figures)
+    try:
+        with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as others:
+            list(others.map(save_waiting, figures))
+    finally:
+        WAITING.clear()
+
+
+def save_waiting(path: Path) -> None:
+    """Draws one in a process that was forked with all that it needs."""
+    save(WAITING[path](), path)
