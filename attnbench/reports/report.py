@@ -1,5 +1,6 @@
 """Writes what a person reads of a sweep: its rows, summary tables, figures, and the table at the end in a terminal."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ from rich import box
 from rich.table import Table as Screen
 from rich.text import Text
 
-from attnbench.reports import sheets
+from attnbench.reports import anonymous, sheets
 from attnbench.reports.across import across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
@@ -20,22 +21,45 @@ from attnbench.reports.widths import widths_sheets
 
 if TYPE_CHECKING:
     from attnbench.manifest import Manifest
+    from attnbench.reports.page.part import Part
 
 WIDE = 100  # columns of a terminal from which costs stand beside errors
 
 
 def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False) -> Path:
-    """Makes rows.csv, rows.parquet, curves.csv if there are curves, summary.md, summary.tex and figures/ in `folder`;
-    returns the path of summary.md.
+    """Makes rows.csv, rows.parquet, curves.csv if there are curves, summary.md, summary.tex, figures/ and report.html
+    in `folder`; returns the path of summary.md.
 
     Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
     """
+    return made_report(store, manifest, folder, mixed=mixed).summary
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was written of a sweep: the path of its summary, and its part of a page."""
+
+    summary: Path
+    part: "Part"
+
+
+def made_report(
+    store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False, hide: bool = False, told: str = ""
+) -> Made:
+    """Does what `write_report` says. hide: without names of hosts and users and without paths, in all files.
+
+    told: a sentence that only the page has.
+    """
     from attnbench.reports import figures, places, profiles  # here, for they bring matplotlib
+    from attnbench.reports.page import part, write
 
     learn(manifest.better)
     gathered = gather(store, manifest, folder, mixed=mixed)
-    frame = gathered.frame
     curves = places.curves_of(store, manifest, folder)
+    veil = anonymous.OPEN
+    if hide:
+        manifest, gathered, veil = anonymous.hidden(manifest, gathered)
+    frame = gathered.frame
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
     known = tables(frame, manifest.solved)
     over = across(known)
@@ -52,9 +76,12 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
     names = [name for figure in asked for name in figures.write(frame, figure, folder / "figures", curves)]
     names += [profiles.write(over.overall, folder / "figures")] if over.overall else []
-    summary = folder / "summary.md"
-    summary.write_text(markdown(manifest, (*gathered.notes, *over.notes), pages, names), encoding="utf-8", newline="\n")
-    return summary
+    summary, notes = folder / "summary.md", (*gathered.notes, *over.notes)
+    summary.write_text(markdown(manifest, notes, pages, names), encoding="utf-8", newline="\n")
+    own = {"manifest": manifest, "frame": frame, "known": known, "pages": pages, "curves": curves, "veil": veil}
+    page = part.Part(**own, notes=(*notes, *filter(None, [told])), beside=part.beside(store, manifest, veil))
+    write.write([page], folder / write.NAME)
+    return Made(summary, page)
 
 
 def sheets_of(frame: pd.DataFrame, known: list[Table] | None = None) -> list[sheets.Sheet]:
