@@ -24,9 +24,11 @@ KEPT = ("id", "cost_id", "sweep", "kind", "status", "task", "model", "mechanism"
 COMMON = {"root", "user", "users", "admin", "ubuntu", "runner", "nobody", "localhost", "home", "tmp", "none"}
 PART = r"[^\s/\\'\"<>|:,;()\[\]{}]+"
 PATH = re.compile(
-    rf"(?:file://)?(?<![\w./~])~?(?:/(?!/){PART})+/?"  # /home/jane/x, ~/x; no address, no fraction
+    r"(?<=\")(?:~|[A-Za-z]:)?[/\\][^\"\n]*(?=\")|(?<=')(?:~|[A-Za-z]:)?[/\\][^'\n]*(?=')|"  # in quotes, with blanks
+    rf"(?:file://|(?<![\w./~]))~?(?:/(?!/){PART})+/?"  # /home/jane/x, ~/x; no address, no fraction
     rf"|(?<!\w)[A-Za-z]:\\(?:{PART}\\?)*|\\\\(?:{PART}\\?)+"
 )
+ALONE = re.compile(r"(?:~|[A-Za-z]:)?[/\\][^\"'\n]+")
 SHORT = re.compile(r"/[A-Za-z]?")  # such as the slash of `samples /s`
 OWNER = re.compile(r"[/\\](?:home|Users)[/\\]([^/\\\s'\"]+)")
 TEXTS = (".csv", ".html", ".json", ".md", ".svg", ".tex", ".txt", ".log")
@@ -38,15 +40,18 @@ class Veil:
     """Takes names and paths out of text.
 
     words: names of hosts and users, of each what stands in its place. home: of the user here, which may have blanks in
-    it. paths: numbers of those that rows name, so that two that differ still differ.
+    it. paths: numbers of those that rows name, so that two that differ still differ. drawn: whether it hides anything.
     """
 
     words: dict[str, str]
     home: str
     paths: dict[str, int]
+    drawn: bool = True
 
     def text(self, told: str) -> str:
         """The text without them; of a path in a traceback the name of a Python file is kept."""
+        if not self.drawn:
+            return told
         told = PATH.sub(self._path, self.homeless(told))
         for word in sorted(self.words, key=lambda word: (-len(word), word)):
             told = named(word).sub(self.words[word], told)
@@ -64,15 +69,15 @@ class Veil:
         return f"(path{number})" + (f"/{last}" if SOURCE.fullmatch(last) else "")
 
     def value(self, one: Any) -> Any:
-        """The same of a value that may be text, or hold some."""
+        """The same of a value that may be text, or hold some; one that is a path and nothing else may have blanks."""
         if isinstance(one, str):
-            return self.text(one)
+            return self.text(f'"{one}"')[1:-1] if self.drawn and ALONE.fullmatch(one) else self.text(one)
         if isinstance(one, dict):
             return {self.value(key): self.value(inside) for key, inside in one.items()}
         return [self.value(inside) for inside in one] if isinstance(one, list | tuple) else one
 
 
-OPEN = Veil({}, "", {})
+OPEN = Veil({}, "", {}, drawn=False)
 
 
 def hidden(manifest: "Manifest", gathered: Gathered) -> tuple["Manifest", Gathered, Veil]:
@@ -102,7 +107,8 @@ def veil_of(rows: Iterable[dict[str, Any]]) -> Veil:
     words = {word: "(host)" if word in hosts else "(user)" for word in usable}
     home = str(Path.home())
     veil = Veil(words, home if len(home) > 1 and home != "/root" else "", {})
-    paths = {match.group() for text in set(texts) for match in PATH.finditer(veil.homeless(text))}
+    told = {f'"{text}"' if ALONE.fullmatch(text) else text for text in set(texts)}
+    paths = {match.group() for text in told for match in PATH.finditer(veil.homeless(text))}
     return replace(veil, paths={path: number for number, path in enumerate(sorted(paths), 1)})
 
 

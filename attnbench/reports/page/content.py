@@ -1,6 +1,6 @@
 """Everything that a page shows, as plain values that JSON can hold."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.colors import to_hex
@@ -26,7 +26,7 @@ def content(parts: Sequence[Part]) -> Found:
     of = [[row for row in rows if row["sweep"] == part.manifest.sweep] for part in parts]
     return {
         "title": ", ".join(part.manifest.sweep for part in parts),
-        "anonymous": any(part.veil.words for part in parts),
+        "anonymous": any(part.veil.drawn for part in parts),
         "groups": groups(rows),
         "reports": [report(part, own) for part, own in zip(parts, of, strict=True)],
         "cells": cells(rows, parts),
@@ -50,7 +50,7 @@ def report(part: Part, rows: list[Found]) -> Found:
         setting = ", ".join(named(column, value) for column, value in zip(names, values, strict=True))
         for row in own:
             places.setdefault(setting, {}).setdefault(str(row["variant"]), []).append(row["place"])
-    sweep = part.manifest.sweep
+    sweep, owners = part.manifest.sweep, {str(row["variant"]): canvas.group(row) for row in rows}
     return {
         "sweep": sweep,
         "question": part.manifest.question,
@@ -65,7 +65,7 @@ def report(part: Part, rows: list[Found]) -> Found:
             "curves": series.over_places(rows, part.curves),
             "trainings": series.trainings(rows, part.beside),
         },
-        "sheets": [sheet(one, f"tab:{sweep}-{i}", rows) for i, one in enumerate(part.pages, 1)],
+        "sheets": [sheet(one, f"tab:{sweep}-{i}", owners) for i, one in enumerate(part.pages, 1)],
     }
 
 
@@ -97,15 +97,17 @@ def facts(rows: Iterable[Found]) -> list[list[str]]:
     return found
 
 
-def sheet(one: Sheet, label: str, rows: Sequence[Found]) -> Found:
-    """A table as summary.md has it, with the mechanism that each of its lines is about, and its LaTeX."""
-    known = {str(row["variant"]): canvas.group(row) for row in rows}
-    names = sorted({canvas.group(row) for row in rows if canvas.group(row)}, key=str)
+def sheet(one: Sheet, label: str, owners: Mapping[str, str]) -> Found:
+    """A table as summary.md has it, with the mechanism that each of its lines is about, and its LaTeX.
+
+    owners: of each variant, its mechanism.
+    """
+    names = sorted({name for name in owners.values() if name})
     column = list(one.head).index("mechanism") if "mechanism" in one.head else 0
 
     def owner(fields: Sequence[str]) -> str:
         first = fields[column]
-        return known.get(first) or next((name for name in names if first.split(" ")[0] == name), "")
+        return owners.get(first) or next((name for name in names if first.split(" ")[0] == name), "")
 
     return {
         "title": one.title,
@@ -121,7 +123,7 @@ def sheet(one: Sheet, label: str, rows: Sequence[Found]) -> Found:
 def cells(rows: list[Found], parts: Sequence[Part]) -> Found:
     """All rows as compact columns, which of them a table shows first, and what stands in no column."""
     known = {id: one for part in parts for id, one in part.beside.items()}
-    names = ordered({name for row in rows for name in row} - {"place", "label", "idle"})
+    names = ordered({str(name) for part in parts for name in part.frame.columns} - {"label", "idle"})
     results = [name for name in names if name.startswith("result.")]
     ranked = [name for name in measures(names) if name in results] if results else []
     varied = [name for name in SHORT if len({row.get(name) for row in rows}) > 1 or name in ("kind", "status")]
@@ -129,7 +131,7 @@ def cells(rows: list[Found], parts: Sequence[Part]) -> Found:
     there = [row for row in rows if row["id"] in known]
     return {
         "n": len(rows),
-        "columns": pack.packed(pack.lightened(rows), names),
+        "columns": pack.packed(rows, names),
         "shown": [[name, described(name).axis] for name in shown if name in names],
         "owners": pack.column([canvas.group(row) for row in rows]),
         "tries": {str(row["place"]): tries for row in there if (tries := known[row["id"]].tries)},

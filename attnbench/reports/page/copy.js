@@ -6,7 +6,8 @@
     field.value = text;
     const close = page.el("button", { type: "button", onclick: () => box.close() }, "Close");
     const box = page.el("dialog", { class: "copy-box" },
-      page.el("p", {}, "This browser does not let a page copy. The text is selected: copy it with Ctrl-C."), field, close);
+      page.el("p", {}, "This browser does not let a page copy. The text is selected: copy it with Ctrl-C."),
+      field, close);
     box.addEventListener("close", () => box.remove());
     document.body.append(box);
     box.showModal();

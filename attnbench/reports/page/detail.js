@@ -23,13 +23,13 @@
       page.el("tr", {}, page.el("th", { scope: "row" }, name), page.el("td", {}, String(value))))));
   }
   const known = (value) => value !== null && value !== undefined && value !== "";
-  const full = (value) => (typeof value === "number" ? value.toLocaleString("en-GB", { maximumSignificantDigits: 6 }) : value);
+  const full = (value) => (typeof value === "number" ? page.number(value) : value);
 
   function provenance(place) {
     const always = new Set(["seed", "code.commit", "code.fingerprint", "data.hash", "host.torch"]);
     const pairs = FIRST.map(([name, words]) => [words, page.value(place, name), name])
       .filter(([, value, name]) => known(value) || (always.has(name) && page.value(place, "kind") === "train"))
-      .map(([words, value]) => [words, known(value) ? (typeof value === "number" ? value : value) : ABSENT]);
+      .map(([words, value]) => [words, known(value) ? value : ABSENT]);
     return [...pairs, ["attempts", tries[place] ?? ABSENT]];
   }
   function further(place, named) {
@@ -42,14 +42,16 @@
         done.add(name);
         if (known(value)) pairs.push([name.slice(start.length), full(value)]);
       }
-      return pairs.length ? [page.el("details", { open: start === "result." }, page.el("summary", {}, words), table(pairs))] : [];
+      if (!pairs.length) return [];
+      return [page.el("details", { open: start === "result." }, page.el("summary", {}, words), table(pairs))];
     });
   }
   function siblings(cells, place) {
     const price = page.placeOf(page.value(place, "cost_id"));
     const all = [...new Set([...cells, ...(price === null ? [] : [price])])];
     if (all.length < 2) return null;
-    return page.el("div", { class: "siblings", role: "group", "aria-label": "Cells of this variant" }, all.map((one) => {
+    const given = { class: "siblings", role: "group", "aria-label": "Cells of this variant" };
+    return page.el("div", given, all.map((one) => {
       const kind = page.value(one, "kind");
       const seed = page.value(one, "seed");
       const words = kind === "train" || kind === "trial" ? `seed ${seed}` : kind;
@@ -64,7 +66,8 @@
     const error = page.value(place, "error");
     page.show(box,
       page.el("div", { class: "detail-head" },
-        page.el("h2", { id: "detail-title" }, owner ? page.swatch(owner) : null, page.value(place, "variant") || page.value(place, "id")),
+        page.el("h2", { id: "detail-title" }, owner ? page.swatch(owner) : null,
+          page.value(place, "variant") || page.value(place, "id")),
         page.el("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => box.close() }, "×")),
       siblings(cells, place),
       page.el("p", {}, page.el("span", { class: `status ${status === "ok" ? "ok" : "wrong"}` }, status),

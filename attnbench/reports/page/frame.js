@@ -8,7 +8,7 @@
     page.show(hint,
       page.el("strong", {}, target.group ? page.swatch(target.group) : null, target.title),
       target.lines.map((line) => page.el("div", {}, line)),
-      target.open || target.cells?.length ? page.el("div", { class: "quiet" }, "Click for where this comes from") : null);
+      target.cells?.length ? page.el("div", { class: "quiet" }, "Click for where this comes from") : null);
     hint.hidden = false;
     const { width, height } = hint.getBoundingClientRect();
     const left = x + 16 + width > window.innerWidth ? x - 16 - width : x + 16;
@@ -88,7 +88,10 @@
       } else if (event.key === "Escape") told(null);
       else if (at >= 0) {
         const order = targets.some((one) => !one.behind) ? targets.filter((one) => !one.behind) : targets;
-        if (event.key === "Enter") opened(order[at]);
+        if (event.key === "Enter") {
+          event.preventDefault(); // or it would press the button that gets the focus
+          opened(order[at]);
+        }
         if (event.key === "h" || event.key === "H") page.pick(order[at].group);
       }
     });

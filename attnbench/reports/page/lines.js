@@ -29,7 +29,8 @@
     const single = new Set(one.x).size === one.x.length;
     if (single && there.length > 1) {
       const path = there.map((i) => `${sx(one.x[i]).toFixed(1)},${sy(one.y[i]).toFixed(1)}`).join("L");
-      made.append(page.svg("path", { class: "line", d: `M${path}`, look: { stroke: color }, "stroke-dasharray": dash }));
+      const given = { class: "line", d: `M${path}`, "stroke-dasharray": dash };
+      made.append(page.svg("path", { ...given, look: { stroke: color } }));
     }
     const targets = there.map((i) => {
       const [x, y] = [sx(one.x[i]), sy(one.y[i])];
@@ -59,6 +60,7 @@
     const known = there.filter((i) => one.low[i] !== null && one.high[i] !== null);
     const up = known.map((i) => `${sx(one.x[i]).toFixed(1)},${sy.held(one.high[i]).toFixed(1)}`);
     const down = known.map((i) => `${sx(one.x[i]).toFixed(1)},${sy.held(one.low[i]).toFixed(1)}`).reverse();
-    return page.svg("path", { class: "area", d: known.length ? `M${[...up, ...down].join("L")}Z` : "", look: { fill: color } });
+    const d = known.length ? `M${[...up, ...down].join("L")}Z` : "";
+    return page.svg("path", { class: "area", d, look: { fill: color } });
   }
 })();

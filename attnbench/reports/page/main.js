@@ -6,7 +6,8 @@
   const main = document.getElementById("main");
 
   page.show(document.getElementById("head"),
-    page.el("p", { class: "brand" }, "attnbench", data.anonymous ? page.el("span", { class: "tag" }, "anonymous") : null),
+    page.el("p", { class: "brand" }, "attnbench",
+      data.anonymous ? page.el("span", { class: "tag" }, "anonymous") : null),
     page.el("h1", {}, several ? `${data.reports.length} sweeps` : data.title),
     page.el("p", { class: "question" }, several ? data.title : data.reports[0].question));
   page.show(main, data.reports.flatMap((report) => [page.overview(report, several), page.figures(report),

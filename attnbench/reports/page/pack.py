@@ -33,13 +33,23 @@ def moment(value: Any) -> Any:
 
 
 def packed(rows: Sequence[dict[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
-    """The columns that any row fills, each as {name, one}, {name, words, at} or {name, each}."""
+    """The columns that any row fills, each as {name, one}, {name, words, at} or {name, each}.
+
+    A training is left without the cost that it repeats from its cost cell; the page finds it there by cost_id.
+    """
+    places = {row["id"]: place for place, row in enumerate(rows) if row["kind"] == "cost"}
+    prices = [places.get(row["cost_id"]) if row["kind"] == "train" else None for row in rows]
     found = []
     for name in names:
-        turned = moment if name in TIMES else rounded
-        values = [turned(row.get(name)) for row in rows]
+        values = [row.get(name) for row in rows]
+        if name.startswith("cost."):
+            values = [
+                None if price is not None and value == values[price] else value
+                for value, price in zip(values, prices, strict=True)
+            ]
         if any(value is not None for value in values):
-            found.append({"name": name, **column(values)})
+            turned = map(moment if name in TIMES else rounded, values)
+            found.append({"name": name, **column(list(turned))})
     return found
 
 
@@ -64,15 +74,3 @@ def sorted_for_reading(rows: Rows) -> Rows:
         return place, str(row["sweep"]), str(row["task"]), str(row["variant"]), seed, str(row["id"])
 
     return sorted(rows, key=key)
-
-
-def lightened(rows: Rows) -> Rows:
-    """The same without the cost that a training repeats from its cost cell; the page finds it there by cost_id."""
-    priced = {row["id"]: row for row in rows if row["kind"] == "cost"}
-    return [{**row, **dict.fromkeys(repeated(row, priced.get(row["cost_id"])))} for row in rows]
-
-
-def repeated(row: dict[str, Any], cost: dict[str, Any] | None) -> list[str]:
-    if cost is None or row["kind"] != "train":
-        return []
-    return [name for name, value in row.items() if name.startswith("cost.") and value == cost.get(name)]

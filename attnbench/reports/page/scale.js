@@ -47,7 +47,8 @@
   page.tickWords = (axis, ticks) => {
     if (axis.log || ticks.some((value) => Math.abs(value) >= 1e4)) return ticks.map(page.number);
     const places = Math.max(...ticks.map((value) => (String(value).split(".")[1] || "").length));
-    return ticks.map((value) => value.toLocaleString("en-GB", { minimumFractionDigits: Math.min(places, 12), maximumFractionDigits: 12 }));
+    const digits = { minimumFractionDigits: Math.min(places, 12), maximumFractionDigits: 12 };
+    return ticks.map((value) => value.toLocaleString("en-GB", digits));
   };
   page.number = (value) => {
     const size = Math.abs(value);

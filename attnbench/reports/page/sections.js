@@ -10,9 +10,11 @@
   const plural = (count, word) => `${count.toLocaleString("en-GB")} ${word}${count === 1 ? "" : "s"}`;
 
   function tile(count) {
-    const share = page.el("span", { class: "share", look: { width: `${(100 * count.ok) / Math.max(1, count.asked)}%` } });
+    const width = `${(100 * count.ok) / Math.max(1, count.asked)}%`;
+    const share = page.el("span", { class: "share", look: { width } });
     return page.el("div", { class: count.ok === count.asked ? "tile" : "tile gap" },
-      page.el("b", {}, count.ok.toLocaleString("en-GB")), page.el("i", {}, ` of ${count.asked.toLocaleString("en-GB")}`),
+      page.el("b", {}, count.ok.toLocaleString("en-GB")),
+      page.el("i", {}, ` of ${count.asked.toLocaleString("en-GB")}`),
       page.el("span", {}, `${count.kind} ok`), page.el("span", { class: "bar-of" }, share),
       count.others ? page.el("span", { class: "wrong" }, count.others) : null);
   }
@@ -21,10 +23,12 @@
       page.el("li", {}, report.verdicts.length > 1 ? page.el("b", {}, `${setting}: `) : null, sentence));
     const facts = report.facts.map(([name, value]) => [page.el("dt", {}, name), page.el("dd", {}, value)]);
     return page.el("section", { class: "overview", "aria-label": `Overview of ${report.sweep}` },
-      several ? page.el("h2", {}, report.sweep) : null, several ? page.el("p", { class: "question" }, report.question) : null,
+      several ? [page.el("h2", {}, report.sweep), page.el("p", { class: "question" }, report.question)] : null,
       page.el("div", { class: "tiles" }, report.counts.map(tile)),
       page.el("div", { class: "halves" },
-        verdicts.length ? page.el("div", { class: "card" }, page.el("h3", {}, "What the data can rank"), page.el("ul", {}, verdicts)) : null,
+        verdicts.length
+          ? page.el("div", { class: "card" }, page.el("h3", {}, "What the data can rank"), page.el("ul", {}, verdicts))
+          : null,
         page.el("div", { class: "card" }, page.el("h3", {}, "What to know about the rows"),
           report.notes.length ? page.el("ul", { class: "notes" }, report.notes.map((note) => page.el("li", {}, note)))
             : page.el("p", {}, "Every cell that was asked is here, of one code and one set of data."),
@@ -43,7 +47,8 @@
     }
     chosen(0);
     return page.section("Figures", report, [
-      settings.length > 1 ? page.el("div", { class: "choice", role: "group", "aria-label": "Setting" }, buttons) : null, grid,
+      settings.length > 1 ? page.el("div", { class: "choice", role: "group", "aria-label": "Setting" }, buttons) : null,
+      grid,
     ], settings.length > 1 ? null : settings[0].name);
   };
   page.lineSections = (report) => LINES.flatMap(([name, words]) => {
@@ -66,7 +71,8 @@
 
   const shut = (title, open, make) => {
     const inside = page.el("div");
-    const made = page.el("details", { class: "card sheet", open }, page.el("summary", {}, page.el("h3", {}, title)), inside);
+    const summary = page.el("summary", {}, page.el("h3", {}, title));
+    const made = page.el("details", { class: "card sheet", open }, summary, inside);
     const fill = () => { if (made.open && !inside.firstChild) inside.append(make()); };
     made.addEventListener("toggle", fill);
     window.addEventListener("beforeprint", () => { made.open = true; fill(); });
@@ -91,7 +97,7 @@
         return value;
       },
       owner: (at) => page.owner(places[at]), open: (at) => page.open([places[at]]),
-      words: (column) => { const [name] = columns[column]; return !NUMBERS.includes(name) && !/^(result|cost)\./.test(name); },
+      words: (column) => !NUMBERS.includes(columns[column][0]) && !/^(result|cost)\./.test(columns[column][0]),
       bad: (at, column) => columns[column][0] === "status" && page.value(places[at], "status") !== "ok",
     });
   }
@@ -101,9 +107,10 @@
     const places = everywhere((place) => page.value(place, "status") !== "ok");
     const columns = [["id", "cell"], ["status", "status"], ["kind", "kind"], ["variant", "variant"], ["seed", "seed"],
       ["error", "reason"]].filter(([name]) => name === "error" || page.columns.has(name));
-    const content = places.length ? page.el("div", { class: "card sheet" }, cellTable("Cells that are not ok", places, columns))
-      : page.el("p", { class: "card none" }, "No cell failed: none ran out of memory or time, diverged, raised or is missing.");
-    return page.section("Failures", null, [content]);
+    const none = "No cell failed: none ran out of memory or time, diverged, raised or is missing.";
+    return page.section("Failures", null, [places.length
+      ? page.el("div", { class: "card sheet" }, cellTable("Cells that are not ok", places, columns))
+      : page.el("p", { class: "card none" }, none)]);
   };
   page.allCells = () => {
     const columns = [["id", "cell"], ...page.data.cells.shown];

@@ -96,7 +96,8 @@
       targets.push({ ...target(0), x: left + 30, y });
     }
     const wrong = point.trouble && mean !== null ? ` ${point.trouble}` : "";
-    made.append(page.svg("text", { class: point.whole ? "count" : "count wrong", x: right + 6, y: y + 3.5 }, point.count,
+    const given = { class: point.whole ? "count" : "count wrong", x: right + 6, y: y + 3.5 };
+    made.append(page.svg("text", given, point.count,
       page.svg("title", {}, `${point.count} seeds${wrong}`)));
     svg.append(made);
     return targets;

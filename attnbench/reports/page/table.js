@@ -2,9 +2,10 @@
 // Tables that sort by a click on a head, filter by text, and show long ones in pages.
 (() => {
   const SIZE = 50;
-  const LEADING = /^[<>±]?\s*([+\-\u2212]?[\d,]*\.?\d+(?:[eE][+-]?\d+)?)/;
+  const LEADING = /^[<>±]?\s*([+\-\u2212]?[\d,]*\.?\d+(?:[eE][+-]?\d+)?)(?![\d.,]|\s+(?!of\b)[A-Za-z])/;
 
-  // The number that a field begins with, such as 0.075 of "0.0750 [0.0706, 0.0793]"; null where it begins with none.
+  // The number that a field begins with, such as 0.075 of "0.0750 [0.0706, 0.0793]"; null where
+  // it begins with none, or with a count such as "2 oom".
   page.leading = (value) => {
     if (typeof value === "number") return value;
     if (typeof value === "boolean") return Number(value);
@@ -66,7 +67,8 @@
     function refreshed() {
       const asked = state.text.toLowerCase().split(/\s+/).filter(Boolean);
       let places = Array.from({ length: source.count }, (_, place) => place);
-      places = places.filter((place) => page.kept(source.owner(place)) && asked.every((word) => text(place).includes(word)));
+      places = places.filter((place) =>
+        page.kept(source.owner(place)) && asked.every((word) => text(place).includes(word)));
       state.order = state.column < 0 ? places : sorted(source, places, state);
       if (state.from >= state.order.length) state.from = 0;
       rendered();
@@ -104,7 +106,8 @@
       const plain = strong ? bold(shown) : shown;
       if (column > 0) {
         const right = source.words?.(column) ? "words" : null;
-        return page.el("td", { class: right }, source.bad?.(place, column) ? page.el("span", { class: "wrong" }, plain) : plain);
+        const wrong = source.bad?.(place, column) && shown !== "\u2013";
+        return page.el("td", { class: right }, wrong ? page.el("span", { class: "wrong" }, plain) : plain);
       }
       const mark = owner
         ? page.el("button", {
