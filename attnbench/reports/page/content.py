@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.colors import to_hex
 
 from attnbench.reports import canvas, sheets
-from attnbench.reports.columns import described, measures
+from attnbench.reports.columns import COLUMNS, described
 from attnbench.reports.page import pack, plots, series
 from attnbench.reports.page.part import Beside, Part
 from attnbench.reports.rows import counted, ordered, records
@@ -21,9 +21,10 @@ SHORT = ("sweep", "kind", "status", "task", "variant", "seed")  # columns of the
 
 def content(parts: Sequence[Part]) -> Found:
     """All parts of a page; every cell has one place in `cells`, to which figures and tables refer."""
-    rows = [row for part in parts for row in pack.sorted_for_reading(records(part.frame))]
-    rows = [{**row, "place": place} for place, row in enumerate(rows)]
-    of = [[row for row in rows if row["sweep"] == part.manifest.sweep] for part in parts]
+    of = [pack.sorted_for_reading(records(part.frame)) for part in parts]
+    rows = [row for own in of for row in own]
+    for place, row in enumerate(rows):
+        row["place"] = place
     return {
         "title": ", ".join(part.manifest.sweep for part in parts),
         "anonymous": any(part.veil.drawn for part in parts),
@@ -57,6 +58,7 @@ def report(part: Part, rows: list[Found]) -> Found:
         "notes": list(part.notes),
         "verdicts": [[table.setting, table.ranking.sentence] for table in part.known if table.ranking.sentence],
         "counts": counts(rows),
+        "scope": scope(rows),
         "facts": facts(rows),
         "settings": [plots.setting(table, places.get(table.setting, {})) for table in part.known],
         "lines": {
@@ -78,6 +80,19 @@ def counts(rows: Iterable[Found]) -> list[Found]:
         found.append(
             {"kind": WORDS.get(kind, f"{kind} cells"), "asked": len(states), "ok": states.count("ok"), "others": others}
         )
+    return found
+
+
+def scope(rows: Iterable[Found]) -> list[Found]:
+    """How many mechanisms, variants and seeds the trainings are of."""
+    trained = [row for row in rows if row["kind"] == "train"]
+    found = []
+    for word, values in (
+        ("mechanism", {canvas.group(row) for row in trained}),
+        ("variant", {row["variant"] for row in trained}),
+        ("seed", {row["seed"] for row in trained}),
+    ):
+        found += [{"count": len(values), "words": word + "s" * (len(values) != 1)}] if values else []
     return found
 
 
@@ -124,8 +139,8 @@ def cells(rows: list[Found], parts: Sequence[Part]) -> Found:
     """All rows as compact columns, which of them a table shows first, and what stands in no column."""
     known = {id: one for part in parts for id, one in part.beside.items()}
     names = ordered({str(name) for part in parts for name in part.frame.columns} - {"label", "idle"})
-    results = [name for name in names if name.startswith("result.")]
-    ranked = [name for name in measures(names) if name in results] if results else []
+    results = {name for name in names if name.startswith("result.")}
+    ranked = [name for name, one in COLUMNS.items() if one.better and not one.detail and name in results]
     varied = [name for name in SHORT if len({row.get(name) for row in rows}) > 1 or name in ("kind", "status")]
     shown = [*varied, *ranked[:3], "wall_s", "host.device", "code.commit"]
     there = [row for row in rows if row["id"] in known]

@@ -106,7 +106,7 @@
   // Grid, ticks and words of both axes; box holds left, right, top and bottom.
   page.axes = (svg, box, x, y, sx, sy) => {
     const wide = box.right - box.left;
-    const across = page.ticks(x, Math.max(3, Math.floor(wide / 75)));
+    const across = page.ticks(x, Math.max(3, Math.floor(wide / 52)));
     const words = page.tickWords(x, across);
     for (const [i, value] of across.entries()) {
       const at = sx(value + (x.shift || 0));

@@ -18,22 +18,42 @@
       page.el("span", {}, `${count.kind} ok`), page.el("span", { class: "bar-of" }, share),
       count.others ? page.el("span", { class: "wrong" }, count.others) : null);
   }
+  function notes(report) {
+    const told = report.notes.map((note) => page.el("li", {}, note));
+    if (told.length) return page.el("ul", { class: "notes" }, told);
+    const whole = report.counts.every((count) => count.ok === count.asked);
+    return page.el("p", {}, whole ? "Every cell that was asked is here and ok, of one code and one set of data."
+      : "The rows are of one code and one set of data. What is not ok stands under Failures.");
+  }
   page.overview = (report, several) => {
     const verdicts = report.verdicts.map(([setting, sentence]) =>
       page.el("li", {}, report.verdicts.length > 1 ? page.el("b", {}, `${setting}: `) : null, sentence));
     const facts = report.facts.map(([name, value]) => [page.el("dt", {}, name), page.el("dd", {}, value)]);
     return page.el("section", { class: "overview", "aria-label": `Overview of ${report.sweep}` },
       several ? [page.el("h2", {}, report.sweep), page.el("p", { class: "question" }, report.question)] : null,
-      page.el("div", { class: "tiles" }, report.counts.map(tile)),
+      page.el("div", { class: "tiles" }, report.counts.map(tile), report.scope.map((one) =>
+        page.el("div", { class: "tile" }, page.el("b", {}, one.count.toLocaleString("en-GB")),
+          page.el("span", {}, one.words)))),
       page.el("div", { class: "halves" },
         verdicts.length
           ? page.el("div", { class: "card" }, page.el("h3", {}, "What the data can rank"), page.el("ul", {}, verdicts))
           : null,
         page.el("div", { class: "card" }, page.el("h3", {}, "What to know about the rows"),
-          report.notes.length ? page.el("ul", { class: "notes" }, report.notes.map((note) => page.el("li", {}, note)))
-            : page.el("p", {}, "Every cell that was asked is here, of one code and one set of data."),
-          page.el("dl", {}, facts))));
+          notes(report), page.el("dl", {}, facts))));
   };
+
+  // Two columns of figures: each goes to the one that is shorter so far.
+  const tall = (plot, setting) => (plot.kind === "strips" ? 130 + 20 * Math.min(48, setting.points.length) : 460);
+  function placed(grid, plots, setting) {
+    const columns = [page.el("div"), page.el("div")];
+    const heights = [0, 0];
+    for (const plot of plots) {
+      const to = heights[0] <= heights[1] ? 0 : 1;
+      heights[to] += tall(plot, setting);
+      columns[to].append(DRAW[plot.kind](plot, setting));
+    }
+    grid.append(...columns.filter((column) => column.firstChild));
+  }
 
   page.figures = (report) => {
     const settings = report.settings.filter((setting) => setting.points.length);
@@ -43,7 +63,8 @@
       page.el("button", { type: "button", "aria-pressed": i === 0, onclick: () => chosen(i) }, setting.name));
     function chosen(at) {
       buttons.forEach((button, i) => button.setAttribute("aria-pressed", i === at));
-      page.show(grid, settings[at].plots.map((plot) => DRAW[plot.kind](plot, settings[at])));
+      grid.replaceChildren();
+      placed(grid, settings[at].plots, settings[at]);
     }
     chosen(0);
     return page.section("Figures", report, [
@@ -54,10 +75,11 @@
   page.lineSections = (report) => LINES.flatMap(([name, words]) => {
     const plots = report.lines[name];
     if (!plots.length) return [];
-    const grid = page.el("div", { class: "grid-of-plots" }, plots.slice(0, SHOWN).map(page.lines));
+    const grid = page.el("div", { class: "grid-of-plots" });
+    placed(grid, plots.slice(0, SHOWN));
     const rest = plots.slice(SHOWN);
     const more = page.el("button", {
-      type: "button", class: "more", onclick: () => { grid.append(...rest.map(page.lines)); more.remove(); },
+      type: "button", class: "more", onclick: () => { placed(grid, rest); more.remove(); },
     }, `Show ${plural(rest.length, "further figure")}`);
     return [page.section(words, report, [grid, rest.length ? more : null])];
   });
@@ -93,6 +115,7 @@
       value: (at, column) => {
         const [name] = columns[column];
         const value = page.value(places[at], name);
+        if (name.startsWith("result.") && page.value(places[at], "status") !== "ok") return null; // nobody may read it
         if (name === "id" || name === "code.commit") return value && value.slice(0, 10);
         return value;
       },

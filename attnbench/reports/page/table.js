@@ -52,7 +52,8 @@
       const size = words.length > 14 ? "long" : null;
       const button = page.el("button", { type: "button", class: size, onclick: () => sortBy(column) }, words,
         page.el("span", { class: "way", "aria-hidden": "true" }));
-      return page.el("th", { scope: "col", "aria-sort": "none" }, button);
+      const given = { scope: "col", class: source.words?.(column) ? "words" : null };
+      return page.el("th", { ...given, "aria-sort": "none" }, button);
     }
     function sortBy(column) {
       if (state.column === column && state.sign < 0) Object.assign(state, { column: -1, sign: 1 });
