@@ -12,6 +12,7 @@ from attnbench.engine.store import Store
 from attnbench.manifest import Manifest
 
 EVENTS = "tensorboard"  # see boards.py
+MAKERS = (".py", ".html", ".css", ".js")
 LARGE = 10_000  # cells; tables of more take many minutes and are left to `attnbench report`
 
 
@@ -25,7 +26,7 @@ def refresh(store: Store, asked: Manifest, say: Callable[[str], None], *, quiet:
     if noted(note) == {"rows": rows, "files": files(folder)}:
         say(f"Tables and figures of these rows are there: {folder}; `attnbench report {name}` makes them anew.")
         return
-    reading.report(name, store.root, quiet=quiet, mixed=mixed)
+    reading.report([name], store.root, quiet=quiet, mixed=mixed)
     with suppress(OSError):  # without a note they are made again the next time
         note.parent.mkdir(exist_ok=True)
         part = note.with_name(f".{note.name}.{uuid4().hex}")
@@ -40,7 +41,7 @@ def digest(store: Store, name: str, *, mixed: bool) -> str:
     for id, known in sorted(store.scan(cells, cache=name).items()):
         failed = known.failed and (known.failed["signature"], known.failed["tries"])
         made.update(repr((id, known.status, known.changed, known.generation, failed)).encode())
-    for path in sorted(path for home in reports.__path__ for path in Path(home).glob("*.py")):
+    for path in sorted(path for home in reports.__path__ for path in Path(home).rglob("*") if path.suffix in MAKERS):
         made.update(hashlib.sha256(path.read_bytes()).digest())
     return made.hexdigest()
 

@@ -150,26 +150,35 @@ def status(file: str, results: Path | None, data_dir: Path | None, quiet: bool, 
 
 
 @main.command()
-@click.argument("file")
+@click.argument("files", nargs=-1, required=True, metavar="SWEEP...")
 @common
 @click.option("--mixed", is_flag=True, help="Put rows of different code or data side by side.")
 @click.option("--tensorboard", is_flag=True, help="Write event files of the training curves, too.")
+@click.option("--anonymous", is_flag=True, help="Leave names of hosts and users, and paths, out of every file.")
 @click.option("--against", metavar="RESULTS", help="Say what changed beyond noise since these; a folder or a sweep.")
 @plugged
-def report(file: str, plugin: tuple[Path, ...], results: Path | None, against: str | None, **given: Any) -> None:
-    """Rows of a sweep to tables and figures, again, in seconds; or two sets of results compared.
+def report(
+    files: tuple[str, ...], plugin: tuple[Path, ...], results: Path | None, against: str | None, **given: Any
+) -> None:
+    """Rows of sweeps to tables, figures and a page, again, in seconds; or two sets of results compared.
 
-    With --against FILE may be a folder of results, too: `attnbench report results/x --against elsewhere/x`.
+    Of several sweeps each has its own, and results/report.html shows all of them. With --against SWEEP is one, and may
+    be a folder of results, too: `attnbench report results/x --against elsewhere/x`.
     """
     from attnbench import plugins, reading
 
     plugins.name_them(plugin)
+    root, quiet = paths.results(results), given["quiet"]
+    first, *others = files
+    if against and others:
+        raise click.UsageError(f"--against compares one sweep with another; got {len(files)}.")
     if against:
-        reading.against(file, against, paths.results(results), quiet=given["quiet"])
+        reading.against(first, against, root, quiet=quiet)
     else:
-        reading.report(sweep_name(file), paths.results(results), quiet=given["quiet"], mixed=given["mixed"])
-    if given["tensorboard"]:
-        reading.events(sweep_name(file), paths.results(results), quiet=given["quiet"])
+        names = [sweep_name(file) for file in files]
+        reading.report(names, root, quiet=quiet, mixed=given["mixed"], anonymous=given["anonymous"])
+    for name in map(sweep_name, files if given["tensorboard"] else ()):
+        reading.events(name, root, quiet=quiet)
 
 
 @main.command()

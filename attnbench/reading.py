@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from difflib import get_close_matches
@@ -94,22 +94,34 @@ def spoken(told: Any) -> str:
     return "\n".join(lines)
 
 
-def report(name: str, root: Path, *, quiet: bool, mixed: bool) -> None:
-    """Writes tables and figures of a sweep and prints its summary table."""
+def report(names: Sequence[str], root: Path, *, quiet: bool, mixed: bool, anonymous: bool = False) -> None:
+    """Writes tables, figures and a page of each sweep and prints its summary table; of several also one page of all."""
     from rich.console import Console
 
-    from attnbench.reports.collect import gather
-    from attnbench.reports.report import screen, write_report
+    from attnbench.reports.anonymous import remaining
+    from attnbench.reports.page import write
+    from attnbench.reports.report import made_report, screen
 
-    listed, store = manifest(name, root), Store(root)
-    summary = write_report(store, listed, root / name, mixed=mixed)
-    stale = stale_rows(store.scan((cell.id for cell in listed.cells), cache=name).values())
-    if stale and not quiet:
-        click.echo(f"{stale} rows are {STALE}.", err=True)
+    console, store, parts = Console(), Store(root), []
+    for name in dict.fromkeys(names):
+        listed = manifest(name, root)
+        stale = stale_rows(store.scan((cell.id for cell in listed.cells), cache=name).values())
+        told = f"{stale} rows are {STALE}." if stale else ""
+        made = made_report(store, listed, root / name, mixed=mixed, hide=anonymous, told=told)
+        parts.append(made.part)
+        if anonymous:
+            made.part.manifest.write(root / name / "cells.json")
+            for file in remaining(root / name, made.part.veil):
+                click.echo(f"{root / name / file} is no file of the report and still names a host or a user.", err=True)
+        if quiet:
+            continue
+        if told:
+            click.echo(told, err=True)
+        console.print(screen(made.part.frame, console.width))
+        console.print(f"Tables and figures: {made.summary.parent}", soft_wrap=True, highlight=False)
+    page = write.write(parts, root / write.NAME) if len(parts) > 1 else root / parts[0].manifest.sweep / write.NAME
     if not quiet:
-        console = Console()
-        console.print(screen(gather(store, listed, root / name, mixed=mixed).frame, console.width))
-        console.print(f"Tables and figures: {summary.parent}", soft_wrap=True, highlight=False)
+        console.print(f"Page: {page}", soft_wrap=True, highlight=False)
 
 
 def events(name: str, root: Path, *, quiet: bool) -> None:

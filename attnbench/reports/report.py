@@ -1,5 +1,6 @@
 """Writes what a person reads of a sweep: its rows, summary tables, figures, and the table at the end in a terminal."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,14 +9,12 @@ from rich import box
 from rich.table import Table as Screen
 from rich.text import Text
 
-from attnbench.reports import atlas, foretells, sheets
+from attnbench.reports import anonymous, sheets
 from attnbench.reports.across import across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
 from attnbench.reports.effects import effects
-from attnbench.reports.efficiency import costs
-from attnbench.reports.efficiency_sheets import efficiency_sheets
-from attnbench.reports.efficiency_sheets import notes as efficiency_notes
+from attnbench.reports.probed import probed
 from attnbench.reports.rows import once, records, write_csv, write_parquet
 from attnbench.reports.summary import Line, Table, tables
 from attnbench.reports.trials import trials_sheets
@@ -23,36 +22,55 @@ from attnbench.reports.widths import widths_sheets
 
 if TYPE_CHECKING:
     from attnbench.manifest import Manifest
+    from attnbench.reports.page.part import Part
 
 WIDE = 100  # columns of a terminal from which costs stand beside errors
 
 
-@once()
 def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False) -> Path:
-    """Makes rows.csv, rows.parquet, curves.csv if there are curves, summary.md, summary.tex and figures/ in `folder`;
-    returns the path of summary.md.
+    """Makes rows.csv, rows.parquet, curves.csv if there are curves, summary.md, summary.tex, figures/ and report.html
+    in `folder`; returns the path of summary.md.
 
     Raises ValueError, before anything is written, when the rows should not be compared or a figure names no column.
     """
-    from attnbench.reports import atlas_figures, efficiency_figures, figures, places  # here, for they bring matplotlib
+    return made_report(store, manifest, folder, mixed=mixed).summary
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was written of a sweep: the path of its summary, and its part of a page."""
+
+    summary: Path
+    part: "Part"
+
+
+@once()
+def made_report(
+    store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False, hide: bool = False, told: str = ""
+) -> Made:
+    """Does what `write_report` says. hide: without names of hosts and users and without paths, in all files.
+
+    told: a sentence that only the page has.
+    """
+    from attnbench.reports import figures, places  # here, for they bring matplotlib
+    from attnbench.reports.page import part, write
 
     learn(manifest.better)
     gathered = gather(store, manifest, folder, mixed=mixed)
-    frame, rows = gathered.frame, records(gathered.frame)
     curves = places.curves_of(store, manifest, folder)
+    veil = anonymous.OPEN
+    if hide:
+        manifest, gathered, veil = anonymous.hidden(manifest, gathered)
+    frame = gathered.frame
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
     known = tables(frame, manifest.solved)
-    over = across(known)
-    bare, spots = costs(rows), atlas.spots(rows)
-    pairings = foretells.pairings(known, spots, rows)
+    over, bare = across(known), probed(frame, known)
     pages = [
         *sheets_of(frame, known),
         *over.pages,
-        *atlas.sheets_of(spots),
-        *([foretells.sheet(pairings)] if pairings else []),
         *widths_sheets(frame),
         *trials_sheets(frame, manifest.choose),
-        *(efficiency_sheets(bare) if bare else []),
+        *bare.pages,
     ]
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(frame, folder / "rows.csv")
@@ -60,14 +78,13 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     places.write_curves(curves, folder / places.FILE)
     (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
     names = figures.write_all(frame, asked, folder / "figures", curves, over.overall)
-    names += efficiency_figures.write(bare, folder / "figures") if bare else []
-    groups = filter(None, (row["mechanism"] or row["model"] for row in rows))
-    names += atlas_figures.write(spots, pairings, folder / "figures", groups)
-    notes = [*gathered.notes, *over.notes, *(efficiency_notes(bare) if bare else [])]
-    notes += [*atlas.warnings(rows), *(one.sentence for one in pairings)]
-    summary = folder / "summary.md"
-    summary.write_text(markdown(manifest, tuple(notes), pages, names), encoding="utf-8", newline="\n")
-    return summary
+    names += bare.draw(folder / "figures")
+    summary, notes = folder / "summary.md", (*gathered.notes, *over.notes, *bare.notes)
+    summary.write_text(markdown(manifest, notes, pages, names), encoding="utf-8", newline="\n")
+    own = {"manifest": manifest, "frame": frame, "known": known, "pages": pages, "curves": curves, "veil": veil}
+    page = part.Part(**own, notes=(*notes, *filter(None, [told])), beside=part.beside(store, manifest, veil))
+    write.write([page], folder / write.NAME)
+    return Made(summary, page)
 
 
 def sheets_of(frame: pd.DataFrame, known: list[Table] | None = None) -> list[sheets.Sheet]:

@@ -1,0 +1,82 @@
+"""What the page of a sweep is made from: the same tables and sheets that the other files of the report hold."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from attnbench.reports.anonymous import Veil
+from attnbench.reports.collect import Results
+from attnbench.reports.columns import PLACES
+from attnbench.reports.places import Curves
+from attnbench.reports.sheets import Sheet
+from attnbench.reports.summary import Table
+
+if TYPE_CHECKING:
+    from attnbench.manifest import Manifest
+
+HISTORY = ("train_", "valid_")  # how series of a training begin that have a number for each epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One sweep of a page.
+
+    notes: sentences on where the rows come from and what is missing. known, pages: the tables and the sheets of
+    summary.md. curves: of a training's id, values over places. veil: over names and paths, for an anonymous report.
+    beside: what only the store knows of each cell.
+    """
+
+    manifest: "Manifest"
+    frame: pd.DataFrame
+    notes: Sequence[str]
+    known: Sequence[Table]
+    pages: Sequence[Sheet]
+    curves: Curves
+    veil: Veil
+    beside: Mapping[str, "Beside"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What stands in no table of a cell: how often it was tried (None: not known), its traceback, its training curves.
+
+    histories: of `train_loss` and the like, a number for each epoch.
+    """
+
+    tries: int | None = None
+    traceback: str = ""
+    histories: Mapping[str, list[float]] = field(default_factory=dict)
+
+
+def beside(store: Results, manifest: "Manifest", veil: Veil) -> dict[str, Beside]:
+    """What the store alone knows of the sweep's cells; of a store that holds none of them, nothing is known."""
+    found = {}
+    for cell in manifest.cells:
+        record = store.result(cell.id)
+        failure = None if record else store.failed(cell.id)
+        raw = (record or {}).get("raw") or {}
+        error = (record or {}).get("error") or failure or {}
+        found[cell.id] = Beside(
+            tries=(failure or {}).get("tries") or tries(store, cell.id),
+            traceback=veil.text(str(error.get("traceback") or "")),
+            histories={name: series for name, series in raw.items() if historic(name, series)},
+        )
+    return found
+
+
+def historic(name: str, series: Any) -> bool:
+    """Whether a raw series of a row has a number for each epoch of a training."""
+    numbers = isinstance(series, list) and all(isinstance(one, int | float) for one in series)
+    return numbers and len(series) > 1 and name.startswith(HISTORY) and f"raw.{name}" not in PLACES
+
+
+def tries(store: Results, id: str) -> int | None:
+    """How many attempts at a cell the store has noted; None for a store without notes of them."""
+    where = getattr(store, "spec_path", None)
+    if where is None:
+        return None
+    folder: Path = where(id).parent / "attempts"
+    return sum(1 for _ in folder.glob("*.jsonl")) if folder.is_dir() else None
