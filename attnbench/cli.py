@@ -114,7 +114,7 @@ def check(words: tuple[str, ...], plugin: tuple[Path, ...], as_json: bool, **giv
 @click.option("--dry-run", is_flag=True, help="Print the cells and the estimated cost; start nothing.")
 @click.option("--widths", is_flag=True, help="Measure here what widths of equal latency need; start nothing else.")
 @click.option(
-    "--retry", is_flag=False, flag_value="failed", default="", help="Open cells again: failed, oom, timeout ..."
+    "--retry", is_flag=False, flag_value="failed", default="", help="Open cells again: failed, oom, stale ..."
 )
 @click.option("--cancel", is_flag=True, help="Cancel the sweep's jobs on SLURM.")
 @click.option("--no-wait", is_flag=True, help="On SLURM, return after submission.")

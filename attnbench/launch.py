@@ -22,11 +22,13 @@ from attnbench.engine._places import Workers
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.store import Evidence, Store
+from attnbench.host import shared
 from attnbench.manifest import Cell, estimates
 from attnbench.proofs import refuse_unproven
 from attnbench.sweep import Plan, Planned
 
 ASK_GPU_HOURS = 10.0  # above it a terminal is asked before anything is submitted
+STALE = "stale"  # a word of `retry` that is no outcome
 PREPARING = "preparing"  # opens a line of progress that a preparing child prints
 Seen = Mapping[str, Evidence]  # by the id of a cell
 
@@ -115,7 +117,7 @@ def started(
     checked.manifest.write(store.root / checked.plan.name / "cells.json")
     if options.retry:
         opened = reopen(store, seen, options.retry)
-        say(f"{len(opened)} cells that ended with {' or '.join(options.retry)} are opened again.")
+        say(f"{len(opened)} cells that are {' or '.join(options.retry)} are opened again.")
         seen = {**seen, **store.scan(opened)}
     missing = [cell for cell in checked.manifest.cells if unfinished(seen[cell.id])]
     if not missing:
@@ -212,8 +214,9 @@ def reopen(store: Store, seen: Seen, words: Sequence[str]) -> list[str]:
 
 
 def again(known: Evidence, words: Sequence[str]) -> bool:
-    """Whether a cell has ended with one of the words."""
-    return (known.status or ("failed" if known.failed else "none")) in words
+    """Whether a cell has ended with one of the words; `stale` are those whose row other code made than today's."""
+    stale = STALE in words and known.code is not None and known.code != shared()
+    return stale or (known.status or ("failed" if known.failed else "none")) in words
 
 
 def prepare(store: Store, cells: Sequence[Planned], data: Path, quiet: bool) -> None:

@@ -26,7 +26,7 @@ from attnbench.proofs import refuse_unproven
 from attnbench.sweep import Plan, expand_text
 from mechanisms import configure, known, nearest, resolved
 
-RETRIABLE = ("failed", "oom", "timeout", "diverged")
+RETRIABLE = ("failed", "oom", "timeout", "diverged", launch.STALE)
 
 
 def overview(checked: Checked) -> str:

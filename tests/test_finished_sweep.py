@@ -12,6 +12,7 @@ from attnbench import _tables, check, launch, reading
 from attnbench.cell import identities, identity
 from attnbench.engine import codes
 from attnbench.engine.store import Store
+from attnbench.host import shared
 from attnbench.manifest import Manifest, estimates
 from attnbench.sweep import Plan
 from tests.asked import changed, launch_options, plan
@@ -124,6 +125,19 @@ def test_retrying_opens_the_cells_that_ended_so_and_no_others(words, store, tmp_
     assert [store.generation(cell.id) for cell in found.cells] == [int(cell.id in wanted) for cell in found.cells]
 
 
+def test_retrying_what_is_stale_opens_rows_of_other_code_alone_and_keeps_them(store, tmp_path, monkeypatch):
+    found = plan(tmp_path)
+    for cell, fingerprint in zip(found.cells[:3], (shared(), "0" * 12, shared()), strict=True):
+        attempt = store.begin(store.ask(cell.spec), where={})
+        store.commit(cell.id, {"status": "ok", "code": {"fingerprint": fingerprint}}, attempt.uuid)
+    other = found.cells[1].id
+    row = store.spec_path(other).with_name("result.json").read_bytes()
+    wanted = [other, *(cell.id for cell in found.cells[3:])]
+    assert start(store, checked(store, found), monkeypatch, replace(OPTIONS, retry=["stale"]))[1] == wanted
+    assert [store.generation(cell.id) for cell in found.cells[:4]] == [0, 1, 0, 0]
+    assert store.spec_path(other).with_name("result.json").read_bytes() == row
+
+
 def test_the_manifest_of_a_sweep_that_has_ended_keeps_what_was_expected_and_its_time(store, tmp_path, monkeypatch):
     found = plan(tmp_path)
     start(store, check.check(found), monkeypatch)
@@ -169,7 +183,8 @@ def ended(store, tmp_path, monkeypatch):
     start(store, asked, monkeypatch)
     made: list[str] = []
 
-    def report(name: str, root: Path, **_: object) -> None:
+    def report(names: list[str], root: Path, **_: object) -> None:
+        [name] = names
         made.append(name)
         (root / name / "rows.csv").write_text(f"{len(made)}")
 

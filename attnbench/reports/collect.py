@@ -249,9 +249,10 @@ def with_cost(row: Flat, cost: Flat | None) -> Flat:
 def refuse_mixtures(frame: pd.DataFrame, sweep: str) -> None:
     """Raises ValueError if a table would compare rows of different code, or of different data for the same task."""
     for sentence in mixtures(frame):
-        raise ValueError(
-            f"{sweep}: {sentence} Run the cells again under one of them, or give --mixed to tabulate them together."
-        )
+        remedy = "Run the cells again under one of them"
+        if "versions of the code" in sentence:
+            remedy = "`attnbench sweep --retry stale` runs those again that other code made than today's"
+        raise ValueError(f"{sweep}: {sentence} {remedy}, or give --mixed to tabulate them together.")
 
 
 def mixtures(frame: pd.DataFrame) -> list[str]:
