@@ -133,6 +133,16 @@ def test_every_link_and_anchor_on_a_page_leads_somewhere(site):
                 assert anchor in anchors[page], f"{name}: {target}"
 
 
+SHOWN_ONLY = {"tasks/echo.py", "mechanisms/mean.py"}  # files that a reader writes
+
+
+def test_every_file_of_the_house_that_a_page_names_is_there(site):
+    named = re.compile(r"`((?:attnbench|mechanisms|tasks|tests|docs|sweeps|benchmarks)/[\w./-]*\w)`")
+    found = {(name, path) for name, text in site.items() for path in named.findall(text)}
+    assert len(found) > len(ENTRIES)
+    assert not [(name, path) for name, path in found if path not in SHOWN_ONLY and not (ROOT / path).exists()]
+
+
 def headings(text: str) -> list[str]:
     return re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
 
