@@ -17,7 +17,10 @@ from attnbench.engine.store import Evidence, Store
 from attnbench.manifest import Cell, Manifest
 
 FULL_DISK = 2**20  # bytes
-STALE = "stale: made by other code than today's; they are kept, `report` refuses to mix them with new ones, and `sweep --retry stale` makes them again"
+STALE = (
+    "stale: made by other code than today's; they are kept, `report` refuses to mix them with new ones, "
+    "and `sweep --retry stale` makes them again"
+)
 
 
 def manifest(name: str, root: Path) -> Manifest:

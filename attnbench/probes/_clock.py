@@ -1,7 +1,7 @@
 """How long a step takes: warmed up until it has settled, in synchronised blocks, until the median is known.
 
-The rules are those of pages on measurement: at least 30 samples, and the 95 % order-statistic interval of the median
-within 2 % of it, which assumes nothing about how times are spread. No sample is dropped, and all are kept.
+At least 30 samples, and until the 95 % interval of the median is within 2 % of it, or up to a cap. The interval is that
+of order statistics, which assumes nothing about how times are spread. No sample is dropped, and all are kept.
 """
 
 from collections.abc import Callable

@@ -136,25 +136,20 @@ def worked(spec: Spec) -> Work:
 
     Raises ValueError where the mechanism cannot stand at the site, or has weights and no work that is seen.
     """
-    return _worked(canonical({"mechanism": spec["mechanism"], "site": spec["site"]}))[0]
-
-
-def uncounted(spec: Spec) -> str:
-    """Why the work cannot be counted; empty where it can. Raises as `worked` does."""
-    return _worked(canonical({"mechanism": spec["mechanism"], "site": spec["site"]}))[1]
+    return _worked(canonical({"mechanism": spec["mechanism"], "site": spec["site"]}))
 
 
 @cache
-def _worked(asked: str) -> tuple[Work, str]:
+def _worked(asked: str) -> Work:
     spec = json.loads(asked)
     name, knobs = counted((spec["mechanism"]["name"], spec["mechanism"]["knobs"]))
     make = built({**spec, "mechanism": {"name": name, "knobs": knobs}})
     try:
-        return count(lambda _: make(), cast(Any, Door(site_of(spec)))), ""
+        return count(lambda _: make(), cast(Any, Door(site_of(spec))))
     except ValueError:
         raise
-    except Exception as error:  # whatever a mechanism does that the meta device cannot, it may run well elsewhere
-        return UNKNOWN, f"{type(error).__name__}: {error}"
+    except Exception:  # whatever a mechanism does that the meta device cannot, it may run well elsewhere
+        return UNKNOWN
 
 
 def estimate_s(cell: Planned, work: Work) -> float:

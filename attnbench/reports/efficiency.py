@@ -19,6 +19,7 @@ Row = dict[str, Any]
 KIND = "efficiency"
 FULL = "full"
 SETTING: tuple[str, ...] = ("device", "host.device", "dtype", "pass", "batch", "site.channels", "site.causal", "grid")
+BUSY = 0.1  # share of the machine's cores that others used, above which a time is no ground for a verdict
 BAD = ("oom", "timeout")  # what a curve ends at
 
 
@@ -44,6 +45,11 @@ class Place:
     @property
     def noisy(self) -> bool:
         return any(row.get("cost.noisy") or row.get("cost.shared") for row in self.ok)
+
+    @property
+    def contended(self) -> bool:
+        """Whether others were at work meanwhile: no spread of its samples tells how much that added."""
+        return any(number(row, "cost.foreign_cpu") > BUSY or row.get("cost.shared") for row in self.ok)
 
     @property
     def log_ms(self) -> float:
@@ -92,6 +98,10 @@ class Curve:
     @cached_property
     def grown(self) -> dict[str, Growth]:
         return {what: growth(self.points(what)) for what in ("time", "memory")}
+
+    @property
+    def contended(self) -> bool:
+        return any(place.contended for place in self.places)
 
     @property
     def largest(self) -> Place | None:

@@ -1,6 +1,6 @@
 """Tables of what bare mechanisms cost: at each size beside full attention, growth, crossover, share of the limit."""
 
-from math import isfinite, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 from typing import Any
 
 from scipy.stats import norm
@@ -170,6 +170,8 @@ def verdict(found: Growth, curve: Curve, what: str) -> str:
     order = "N" if curve.order == "0" else curve.order  # whatever hands on its tokens touches them
     if not order or (curve.order == "0" and found.p < 1):
         return NOTHING
+    if what == "time" and curve.contended:
+        return "cannot tell ~"
     wanted = declared(order, sizes)
     if found.low - NEAR > wanted:
         return "faster"
@@ -184,7 +186,8 @@ def crossover_sheets(known: Costs) -> list[Sheet]:
         [
             *([known.named(curve.setting)] if len(known.settings) > 1 else []),
             curve.variant,
-            *(crossed(known.crossing(curve, what)) for what in ("time", "memory")),
+            crossed(known.crossing(curve, "time")) + (" ~" if shaky(known, curve) else ""),
+            crossed(known.crossing(curve, "memory")),
         ]
         for curve in known.curves
         if known.crossing(curve, "time")
@@ -196,7 +199,7 @@ def crossover_sheets(known: Costs) -> list[Sheet]:
             title="From which size on it is cheaper than full attention",
             caption="Numbers of tokens, with 95 % interval by a bootstrap over the points of both curves, which are "
             "joined by straight lines through logarithms; nothing is extrapolated. Full attention is the fused one. "
-            "Where it runs out of memory, whatever still fits is cheaper from there on.",
+            "Where it runs out of memory, whatever still fits is cheaper from there. ~: others were at work meanwhile.",
             head=[
                 *(["setting"] if len(known.settings) > 1 else []),
                 *("variant", "faster from [tokens]", "less memory from [tokens]"),
@@ -206,6 +209,12 @@ def crossover_sheets(known: Costs) -> list[Sheet]:
     ]
 
 
+def shaky(known: Costs, curve: Curve) -> bool:
+    """Whether others were at work while one of the two curves was measured."""
+    full = next((one for one in known.inside(curve.setting) if one.variant == FULL), curve)
+    return curve.contended or full.contended
+
+
 def crossed(found: Crossover | None) -> str:
     """A crossover in words."""
     if found is None:
@@ -213,9 +222,12 @@ def crossed(found: Crossover | None) -> str:
     ends = f"{found.least:,.0f} to {found.most:,.0f}" if found.most == found.most else "no common size"
     if found.word == "at":
         low = f"{found.low:,.0f}" if found.low > 0 else f"below {found.least:,.0f}"
-        return f"{found.size:,.0f} [{low}, {found.high:,.0f}]" if found.size else f"[{low}, {found.high:,.0f}]"
+        middle = f"{found.size:,.0f} " if 0 < found.size < inf else ""
+        return f"{middle}[{low}, {found.high:,.0f}]"
     if found.word == "below":
         return f"only up to {found.size:,.0f} [{found.low:,.0f}, {found.high:,.0f}]"
+    if found.word == "unknown" and found.low > 0:
+        return f"cannot tell in {ends}, not before {found.low:,.0f}"
     return {"always": f"always in {ends}", "never": f"never in {ends}"}.get(found.word, f"cannot tell in {ends}")
 
 

@@ -14,6 +14,8 @@ from attnbench.reports.across import across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
 from attnbench.reports.effects import effects
+from attnbench.reports.efficiency import Costs, costs
+from attnbench.reports.efficiency_sheets import crossover_sheets, growth_sheet
 from attnbench.reports.probed import probed
 from attnbench.reports.rows import once, records, write_csv, write_parquet
 from attnbench.reports.summary import Line, Table, tables
@@ -118,6 +120,8 @@ def latex(sweep: str, pages: list[sheets.Sheet]) -> str:
 def screen(frame: pd.DataFrame, width: int = 120) -> Screen:
     """The end of a sweep for a terminal of `width` columns; a narrow one leaves the costs out."""
     found, wide = tables(frame), width >= WIDE
+    if not found and (bare := costs(records(frame))):
+        return bare_screen(bare, width)
     look = {"caption_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
     made = Screen(caption=Text(caption(frame, found)), width=width, **look)
     made.add_column("variant", overflow="fold", ratio=1)
@@ -132,6 +136,21 @@ def screen(frame: pd.DataFrame, width: int = 120) -> Screen:
         for name, level in table.levels.get(table.measure, {}).items():
             made.add_row(*map(Text, [f"({name})", "", f"{level:#.4g}", *([""] * 3 if wide else []), ""]), style="dim")
         made.add_section()
+    return made
+
+
+def bare_screen(known: Costs, width: int) -> Screen:
+    """The end of a sweep that trained nothing: from how many tokens on mechanisms are cheaper than full."""
+    look = {"caption_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
+    cells = [place for curve in known.curves for place in curve.places]
+    ok, noisy = (sum(found) for found in zip(*((place.status == "ok", place.noisy) for place in cells), strict=True))
+    text = f"{ok} of {len(cells)} points ok, {noisy} noisy."
+    made = Screen(caption=Text(text), width=width, **look)
+    for page in [*crossover_sheets(known)] or [growth_sheet(known)]:
+        for place, name in enumerate(page.head):
+            made.add_column(name, overflow="fold", justify="right" if place > 1 else "left")
+        for row in page.rows:
+            made.add_row(*map(Text, row))
     return made
 
 
