@@ -7,9 +7,9 @@ import pytest
 from attnbench.manifest import Manifest
 from attnbench.reports import atlas, foretells
 from attnbench.reports.atlas_figures import over_tokens, over_work
-from attnbench.reports.collect import collect
+from attnbench.reports.collect import collect, mixtures
 from attnbench.reports.report import write_report
-from attnbench.reports.rows import records
+from attnbench.reports.rows import records, table
 from attnbench.reports.stats import t_interval
 from attnbench.reports.summary import tables
 from tests.made_rows import FakeStore, add, cell
@@ -183,6 +183,15 @@ def test_a_report_with_trainings_sets_the_atlas_against_their_loss(tmp_path):
     assert "Does the distance from full attention foretell the loss?" in text
     assert "the nearer to full attention, the smaller the loss" in text
     assert (tmp_path / "figures/atlas_loss.png").is_file()
+
+
+def test_two_sections_of_one_sweep_are_no_mixture_of_code_and_two_versions_are():
+    """Each kind of bare cells has files of its own, so that the same mechanism's rows differ in what they imported."""
+    row = {"mechanism": "full", "model": None, "task": None, "data.hash": None, "code.fingerprint": "f"}
+    own = {"id": "1", "kind": "atlas", "code.entries": "a"}
+    other = {"id": "2", "kind": "efficiency", "code.entries": "b"}
+    assert mixtures(table([row | own, row | other])) == []
+    assert "2 versions of its files" in mixtures(table([row | own, row | other | {"kind": "atlas"}]))[0]
 
 
 def test_pictures_show_what_was_planted():

@@ -262,7 +262,7 @@ def mixtures(frame: pd.DataFrame) -> list[str]:
         sentences.append(f"The rows come from {len(versions)} versions of the code ({named(versions)}).")
     whose: dict[tuple[str, ...], list[Any]] = {}  # a cell's own files are those of its task, model and mechanism
     for row in rows:
-        parts = (row["mechanism"], row["model"], row["task"])
+        parts = (row["mechanism"], row["model"], row["task"] or row["kind"])  # a probe's are its own too
         whose.setdefault(tuple(str(part or "") for part in parts), []).append(row.get("code.entries"))
     for (mechanism, model, _), own in sorted(whose.items()):
         if len(versions := counted(own)) > 1:

@@ -66,8 +66,8 @@ class Pairing:
 def pairings(tables: Sequence[Table], spots: Sequence[Spot], rows: Sequence[dict[str, Any]]) -> list[Pairing]:
     """Every task's table with every kind of input. rows: those of the trainings, with their knobs."""
     found = []
-    for table in tables:
-        trained = {row["variant"]: row for row in rows if row["kind"] == "train"}
+    trained = {row["variant"]: row for row in rows if row["kind"] == "train"} if spots else {}
+    for table in tables if spots else ():
         for label in dict.fromkeys(one.input for one in spots):
             here = [one for one in spots if one.input == label and one.numbers.get("output_error")]
             made = pairing(table, here, trained, label)
@@ -78,7 +78,8 @@ def pairings(tables: Sequence[Table], spots: Sequence[Spot], rows: Sequence[dict
 def pairing(table: Table, spots: Sequence[Spot], trained: dict[str, dict[str, Any]], label: str) -> Pairing | None:
     """None where nothing is both trained and in the atlas."""
     losses = {line.variant: line.error.mean for line in table.lines if line.error.n}
-    both = [(one, name) for one in spots for name in losses if knobs(one.first) == knobs(trained[name])]
+    wanted = {knobs(trained[name]): name for name in losses}
+    both = [(one, wanted[key]) for one in spots if (key := knobs(one.first)) in wanted]
     both = [(one, name) for one, name in both if one.mechanism != "full"]
     if not both:
         return None
