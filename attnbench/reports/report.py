@@ -34,9 +34,10 @@ def write_report(store: Results, manifest: "Manifest", folder: Path, *, mixed: b
     from attnbench.reports import figures, places  # here, for they bring matplotlib
 
     learn(manifest.better)
-    gathered = gather(store, manifest, folder, mixed=mixed)
+    kept = places.Kept(store)
+    gathered = gather(kept, manifest, folder, mixed=mixed)
     frame = gathered.frame
-    curves = places.curves_of(store, manifest, folder)
+    curves = places.curves_of(kept, manifest, folder)
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
     known = tables(frame, manifest.solved)
     over = across(known)
