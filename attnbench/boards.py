@@ -161,8 +161,11 @@ def place(cell: Cell) -> str:
 
 def alike(old: Sequence[float], new: Sequence[float]) -> int:
     """How many values at the start are the same, as event files keep them."""
-    pairs = zip(np.float32(old).tolist(), np.float32(new).tolist(), strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b and not a != a != b), min(len(old), len(new)))
+    both = min(len(old), len(new))
+    with np.errstate(over="ignore"):
+        pair = [np.asarray(values[:both], dtype=np.float32) for values in (old, new)]
+    other = np.flatnonzero(~np.isclose(*pair, rtol=0, atol=0, equal_nan=True))
+    return int(other[0]) if len(other) else both
 
 
 def read(folder: Path) -> dict[str, list[float]]:
@@ -184,11 +187,11 @@ def following(folder: Path) -> Path:
 
 def append(file: Path, series: Mapping[str, Sequence[tuple[int, float]]], *, purge: int | None) -> None:
     """Writes (epoch, value) of each tag to an event file. purge: from which epoch on older values are void."""
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    now = time.time()
+    made: tuple[Any, Any] = event_pb2, summary_pb2  # whose names are there only when they run
+    now, Event, SessionLog, Summary = time.time(), made[0].Event, made[0].SessionLog, made[1].Summary
     events = [] if file.exists() else [Event(wall_time=now, file_version="brain.Event:2")]
     if purge is not None:
         events.append(Event(wall_time=now, step=purge, session_log=SessionLog(status=SessionLog.START)))

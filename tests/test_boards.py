@@ -161,6 +161,13 @@ def test_an_epoch_without_a_number_is_shown_as_none_and_once(store: Store):
     assert steps(folder, "train_loss") == [1, 2]
 
 
+def test_values_are_alike_as_far_as_event_files_can_tell():
+    nan = float("nan")
+    assert boards.alike([0.1, nan, 2.0], [0.1 + 1e-12, nan, 2.0, 3.0]) == 3
+    assert boards.alike([nan, 1.0], [1.0, 1.0]) == boards.alike([1.0], [nan]) == boards.alike([], [1.0]) == 0
+    assert boards.alike([1.0, 2.0], [1.0, 2.000001]) == 1
+
+
 def test_only_one_process_writes_at_a_time(store: Store):
     manifest, alive = asked(store), board(store)
     trained(store, manifest.cells[0].id, LOSSES, SCORES)

@@ -119,11 +119,11 @@ def test_rows_of_a_table_are_made_once_and_are_its_values(monkeypatch):
     assert made == [len(frame), 2, len(frame)]
 
 
-def test_a_report_reads_every_row_of_the_store_once(tmp_path):
+def test_a_report_reads_every_row_of_the_store_once(tmp_path, monkeypatch):
     store, manifest = small()
     read: list[str] = []
     look = store.result
-    store.result = lambda id: read.append(id) or look(id)
+    monkeypatch.setattr(store, "result", lambda id: read.append(id) or look(id))
     write_report(store, manifest, tmp_path)
     assert sorted(read) == sorted(cell.id for cell in manifest.cells)
 
