@@ -60,7 +60,7 @@ class Board:
     """The event files of one sweep, as one process writes them.
 
     known: of each cell, its values that are written, by tag. files: of each, the file that this process has begun.
-    seen: of each file of the store that was read, its time and size.
+    seen: of each file of the store that was read, its time and size. ended: cells that nobody will train again.
     """
 
     store: Store
@@ -68,6 +68,7 @@ class Board:
     known: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     seen: dict[str, tuple[int, int]] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
 
     def update(self, manifest: Manifest) -> int:
         """Writes what is new of every training; returns how many values that were.
@@ -80,27 +81,27 @@ class Board:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return 0
-            trainings = [cell for cell in manifest.cells if cell.kind == "train"]
+            trainings = [cell for cell in manifest.cells if cell.kind == "train" and cell.id not in self.ended]
             return sum(self.bring(cell) for cell in trainings if self.changed(cell.id))
 
     def changed(self, id: str) -> bool:
         """Whether a cell's row or checkpoint is another than at the last look."""
         folder, told = self.store.spec_path(id).parent, {}
-        for name in ("result*.json", "checkpoint/state.pt"):
-            told |= {str(path): path.stat() for path in folder.glob(name)}
-        now = {path: (found.st_mtime_ns, found.st_size) for path, found in told.items()}
-        new = any(self.seen.get(path) != found for path, found in now.items())
-        self.seen |= now
+        for path in (*folder.glob("result*.json"), folder / "checkpoint" / "state.pt"):
+            with suppress(FileNotFoundError):
+                told[str(path)] = (path.stat().st_mtime_ns, path.stat().st_size)
+        new = any(self.seen.get(path) != found for path, found in told.items())
+        self.seen |= told
         return new
 
     def bring(self, cell: Cell) -> int:
         """Writes what a cell's folder lacks of its curves; returns the number of values."""
         series, folder = curves(self.store, cell.id), self.folder / place(cell)
+        if (self.store.done(cell.id) or {}).get("status") == "ok":
+            self.ended.add(cell.id)
         if not any(series.values()):
             return 0
-        if cell.id not in self.known:
-            self.known[cell.id] = read(folder)
-        old = self.known[cell.id]
+        old = self.written(cell.id, folder)
         kept = min((alike(old.get(tag, []), own) for tag, own in series.items()), default=0)
         new = {tag: [(step, own[step - 1]) for step in range(kept + 1, len(own) + 1)] for tag, own in series.items()}
         if any(new.values()):
@@ -110,6 +111,14 @@ class Board:
             self.files[cell.id] = file  # none that a write has failed in, for what comes after a torn end is lost
             self.known[cell.id] = {tag: list(own) for tag, own in series.items()}
         return sum(map(len, new.values()))
+
+    def written(self, id: str, folder: Path) -> dict[str, list[float]]:
+        """What event files hold of a cell; they are read where another process may have been the last to write."""
+        there = sorted(folder.glob(f"{EVENTS}*"))
+        if id not in self.known or there[-1:] != [self.files.get(id)]:
+            self.files.pop(id, None)
+            self.known[id] = read(folder)
+        return self.known[id]
 
 
 def write(store: Store, manifest: Manifest) -> Path:
@@ -152,8 +161,11 @@ def place(cell: Cell) -> str:
 
 def alike(old: Sequence[float], new: Sequence[float]) -> int:
     """How many values at the start are the same, as event files keep them."""
-    pairs = zip(np.float32(old).tolist(), np.float32(new).tolist(), strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b and not a != a != b), min(len(old), len(new)))
+    both = min(len(old), len(new))
+    with np.errstate(over="ignore"):
+        pair = [np.asarray(values[:both], dtype=np.float32) for values in (old, new)]
+    other = np.flatnonzero(~np.isclose(*pair, rtol=0, atol=0, equal_nan=True))
+    return int(other[0]) if len(other) else both
 
 
 def read(folder: Path) -> dict[str, list[float]]:
@@ -175,11 +187,11 @@ def following(folder: Path) -> Path:
 
 def append(file: Path, series: Mapping[str, Sequence[tuple[int, float]]], *, purge: int | None) -> None:
     """Writes (epoch, value) of each tag to an event file. purge: from which epoch on older values are void."""
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    now = time.time()
+    made: tuple[Any, Any] = event_pb2, summary_pb2  # whose names are there only when they run
+    now, Event, SessionLog, Summary = time.time(), made[0].Event, made[0].SessionLog, made[1].Summary
     events = [] if file.exists() else [Event(wall_time=now, file_version="brain.Event:2")]
     if purge is not None:
         events.append(Event(wall_time=now, step=purge, session_log=SessionLog(status=SessionLog.START)))

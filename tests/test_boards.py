@@ -100,6 +100,7 @@ def test_a_running_training_is_followed_and_no_epoch_comes_twice(store: Store):
     assert alive.update(manifest) == 0
     trained(store, cell.id, LOSSES, SCORES)
     assert alive.update(manifest) == 2
+    assert alive.ended == {cell.id}
     assert shown(folder) == {"train_loss": numbered(LOSSES), "valid_score": numbered(SCORES)}
     assert steps(folder, "train_loss") == steps(folder, "valid_score") == [1, 2, 3]
 
@@ -115,6 +116,17 @@ def test_a_writer_that_was_killed_goes_on_behind_what_it_had_written(store: Stor
     assert steps(folder, "train_loss") == [1, 2, 3]
     assert len(list(folder.glob("events*"))) == 2
     assert board(store).update(manifest) == 0
+
+
+def test_two_writers_by_turns_write_each_epoch_once(store: Store):
+    manifest, alive = asked(store), board(store)
+    cell = manifest.cells[0]
+    for i, writer in enumerate((alive, board(store), alive, alive), 1):
+        training(store, cell.id, [1 / j for j in range(1, i + 1)], [2 / j for j in range(1, i + 1)])
+        assert writer.update(manifest) == 2
+    folder = alive.folder / boards.place(cell)
+    assert steps(folder, "train_loss") == steps(folder, "valid_score") == [1, 2, 3, 4]
+    assert len(list(folder.glob("events*"))) == 3
 
 
 def test_a_training_that_began_anew_with_other_numbers_voids_the_old_ones(store: Store):
@@ -147,6 +159,13 @@ def test_an_epoch_without_a_number_is_shown_as_none_and_once(store: Store):
     folder = boards.write(store, manifest) / boards.place(manifest.cells[0])
     boards.write(store, manifest)
     assert steps(folder, "train_loss") == [1, 2]
+
+
+def test_values_are_alike_as_far_as_event_files_can_tell():
+    nan = float("nan")
+    assert boards.alike([0.1, nan, 2.0], [0.1 + 1e-12, nan, 2.0, 3.0]) == 3
+    assert boards.alike([nan, 1.0], [1.0, 1.0]) == boards.alike([1.0], [nan]) == boards.alike([], [1.0]) == 0
+    assert boards.alike([1.0, 2.0], [1.0, 2.000001]) == 1
 
 
 def test_only_one_process_writes_at_a_time(store: Store):

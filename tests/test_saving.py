@@ -13,11 +13,13 @@ from scipy.special import stdtrit
 
 from attnbench.reports import figures, kinds, rows, saving, stats
 from attnbench.reports.collect import collect
+from attnbench.reports.report import write_report
 from attnbench.reports.rows import once, plain, records
 from tests.made_rows import ablation, fail, small, training
 
 STRIPS = {"name": "strips", "kind": "variants", "y": "result.rel_l2"}
 SPEED = {"name": "speed", "kind": "scatter", "x": "cost.train_samples_per_s", "y": "result.rel_l2"}
+FORKED = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # from Python 3.12 on
 
 
 def drawn(folder: Path) -> dict[str, bytes]:
@@ -36,6 +38,7 @@ def test_every_figure_is_there_in_every_format(one_by_one):
     assert set(one_by_one) == {f"{name}.{end}" for name in ("strips", "speed") for end in ("png", "pdf", "svg")}
 
 
+@FORKED
 def test_several_processes_write_the_same_bytes(one_by_one, tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "MUCH", 1)
     monkeypatch.setattr(saving.os, "sched_getaffinity", lambda _: {0, 1})
@@ -43,6 +46,7 @@ def test_several_processes_write_the_same_bytes(one_by_one, tmp_path, monkeypatc
     assert not saving.WAITING
 
 
+@FORKED
 def test_an_error_in_another_process_is_the_callers(tmp_path, monkeypatch):
     def wrong() -> Figure:
         raise ValueError("this one cannot be drawn")
@@ -113,6 +117,15 @@ def test_rows_of_a_table_are_made_once_and_are_its_values(monkeypatch):
     assert {type(value) for row in found[0] for value in row.values()} <= {str, int, float, bool, type(None)}
     records(frame)
     assert made == [len(frame), 2, len(frame)]
+
+
+def test_a_report_reads_every_row_of_the_store_once(tmp_path, monkeypatch):
+    store, manifest = small()
+    read: list[str] = []
+    look = store.result
+    monkeypatch.setattr(store, "result", lambda id: read.append(id) or look(id))
+    write_report(store, manifest, tmp_path)
+    assert sorted(read) == sorted(cell.id for cell in manifest.cells)
 
 
 def test_a_table_of_objects_is_unpacked_too():

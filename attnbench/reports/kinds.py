@@ -160,10 +160,17 @@ def seeds_and_means(axes: "Axes", one: Panel, hue: dict[Any, Any]) -> None:
     left = axes.get_xlim()[0]
     axes.scatter(*([point[i] for point in points] for i in (0, 1)), color=[point[2] for point in points], **SEEDS)
     ends = [[(max(spot.y.low, left), place), (spot.y.high, place)] for place, spot, _ in found]
-    look = {"linewidths": 6, "alpha": 0.3, "capstyle": "butt", "zorder": 2}
+    look: dict[str, Any] = {"linewidths": 6, "alpha": 0.3, "capstyle": "butt", "zorder": 2}
     axes.add_collection(LineCollection(ends, colors=[color for *_, color in found], **look), autolim=False)
-    tick = {"linestyle": "", "marker": "|", "markersize": 8, "markeredgewidth": 1.4, "color": "#222222", "zorder": 4}
-    axes.plot([spot.y.mean for _, spot, _ in found], [place for place, *_ in found], **tick)
+    tick: dict[str, Any] = {
+        "linestyle": "",
+        "marker": "|",
+        "markersize": 8,
+        "markeredgewidth": 1.4,
+        "color": "#222222",
+        "zorder": 4,
+    }
+    axes.plot([spot.y.mean for _, spot, _ in found], [place for place, *_ in found], color="#222222", **tick)
 
 
 def beside(axes: "Axes", place: int, spot: Spot, drawing: Drawing) -> None:

@@ -44,6 +44,27 @@ FILE, COLUMNS = "curves.csv", ["id", "curve", "place", "value"]
 NOTE = "Lines and bands: mean and 95 % t interval over seeds."
 
 
+class Kept:
+    """A store whose rows are read from the disk once; of what is raw in them only the curves of figures are held."""
+
+    def __init__(self, store: Results):
+        self.store = store
+        self.rows: dict[str, dict[str, Any] | None] = {}
+
+    def spec(self, id: str) -> dict[str, Any]:
+        return self.store.spec(id)
+
+    def failed(self, id: str) -> dict[str, Any] | None:
+        return self.store.failed(id)
+
+    def result(self, id: str) -> dict[str, Any] | None:
+        if id not in self.rows:
+            row = self.store.result(id)
+            raw = {name: own for name, own in ((row or {}).get("raw") or {}).items() if f"raw.{name}" in PLACES}
+            self.rows[id] = row and {**row, "raw": raw}
+        return self.rows[id]
+
+
 def curves_of(store: Results, manifest: "Manifest", folder: Path) -> Curves:
     """The curves of the sweep's trainings in the store or, where it has none, those of the folder's file."""
     found = {cell.id: raw_of(store, cell.id) for cell in manifest.cells if cell.kind == "train" and not cell.trial}

@@ -58,8 +58,9 @@ def made_report(
     from attnbench.reports.page import part, write
 
     learn(manifest.better)
-    gathered = gather(store, manifest, folder, mixed=mixed)
-    curves = places.curves_of(store, manifest, folder)
+    kept = places.Kept(store)
+    gathered = gather(kept, manifest, folder, mixed=mixed)
+    curves = places.curves_of(kept, manifest, folder)
     veil = anonymous.OPEN
     if hide:
         manifest, gathered, veil = anonymous.hidden(manifest, gathered)
@@ -84,7 +85,7 @@ def made_report(
     summary, notes = folder / "summary.md", (*gathered.notes, *over.notes, *bare.notes)
     summary.write_text(markdown(manifest, notes, pages, names), encoding="utf-8", newline="\n")
     own = {"manifest": manifest, "frame": frame, "known": known, "pages": pages, "curves": curves, "veil": veil}
-    page = part.Part(**own, notes=(*notes, *filter(None, [told])), beside=part.beside(store, manifest, veil))
+    page = part.Part(**own, notes=(*notes, *filter(None, [told])), beside=part.beside(kept, manifest, veil))
     write.write([page], folder / write.NAME)
     return Made(summary, page)
 

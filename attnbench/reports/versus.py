@@ -107,8 +107,7 @@ def cells(found: Comparison) -> list[str]:
     told = [f"{found.common} cells in both."]
     ways = counted(one.differs for one in found.matched)
     told += [
-        f"{count} of them have other ids, and were matched by what they ask; they differ in {way}."
-        for way, count in ways
+        f"{count} of them, whose ids differ, were matched by what they ask; what differs: {way}." for way, count in ways
     ]
     ways = counted(f"{old} → {new}" for _, old, new in found.ended)
     told += [f"{count} ended in another way, {way}: {listed(of(found, way))}." for way, count in ways]
