@@ -16,17 +16,25 @@ MAKERS = (".py", ".html", ".css", ".js")
 LARGE = 10_000  # cells; tables of more take many minutes and are left to `attnbench report`
 
 
-def refresh(store: Store, asked: Manifest, say: Callable[[str], None], *, quiet: bool, mixed: bool) -> None:
+def refresh(
+    store: Store,
+    asked: Manifest,
+    say: Callable[[str], None],
+    *,
+    quiet: bool,
+    mixed: bool,
+    anonymous: bool = False,
+) -> None:
     """Reports a sweep whose cells have ended, and notes of which rows, so that the next call need not."""
     name, folder = asked.sweep, store.root / asked.sweep
     if (count := len(asked.cells)) > LARGE:
         say(f"Tables and figures of {count} cells take a while; `attnbench report {name}` makes them.")
         return
-    note, rows = store.root / "cache" / f"{name}.tables.json", digest(store, name, mixed=mixed)
+    note, rows = store.root / "cache" / f"{name}.tables.json", digest(store, name, (mixed, anonymous))
     if noted(note) == {"rows": rows, "files": files(folder)}:
         say(f"Tables and figures of these rows are there: {folder}; `attnbench report {name}` makes them anew.")
         return
-    reading.report([name], store.root, quiet=quiet, mixed=mixed)
+    reading.report([name], store.root, quiet=quiet, mixed=mixed, anonymous=anonymous)
     with suppress(OSError):  # without a note they are made again the next time
         note.parent.mkdir(exist_ok=True)
         part = note.with_name(f".{note.name}.{uuid4().hex}")
@@ -34,10 +42,10 @@ def refresh(store: Store, asked: Manifest, say: Callable[[str], None], *, quiet:
         part.replace(note)
 
 
-def digest(store: Store, name: str, *, mixed: bool) -> str:
+def digest(store: Store, name: str, asked: tuple[bool, ...]) -> str:
     """A hash of what tables are made from beside the manifest: rows' files, cells that failed, the code of reports."""
     cells = [cell.id for cell in reading.manifest(name, store.root).cells]
-    made = hashlib.sha256(json.dumps(mixed).encode())
+    made = hashlib.sha256(json.dumps(asked).encode())
     for id, known in sorted(store.scan(cells, cache=name).items()):
         failed = known.failed and (known.failed["signature"], known.failed["tries"])
         made.update(repr((id, known.status, known.changed, known.generation, failed)).encode())

@@ -125,6 +125,7 @@ def check(words: tuple[str, ...], plugin: tuple[Path, ...], as_json: bool, **giv
 )
 @click.option("--mixed", is_flag=True, help="Report rows of different code or data side by side.")
 @click.option("--tensorboard", is_flag=True, help="Write event files of the training curves while cells run.")
+@click.option("--anonymous", is_flag=True, help="Leave names of hosts and users, and paths, out of the report.")
 @unproven
 @plugged
 def sweep(file: str, plugin: tuple[Path, ...], **given: Any) -> None:

@@ -120,7 +120,8 @@ def sweep(word: str, **given: Any) -> int:
     with boards.watching(root, plan.manifest.sweep, asked=given["tensorboard"]):
         code = launch.launch(plan, store, paths.writable(paths.data(given["data_dir"])), options, say, seen)
     if code in (codes.DONE, codes.SET_ASIDE):
-        refresh(store, plan.manifest, say, quiet=given["quiet"], mixed=given["mixed"])
+        hide = bool(given.get("anonymous"))
+        refresh(store, plan.manifest, say, quiet=given["quiet"], mixed=given["mixed"], anonymous=hide)
     return code
 
 

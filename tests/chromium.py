@@ -31,6 +31,7 @@ class Browser:
 
     def __init__(self) -> None:
         from selenium import webdriver
+        from selenium.common.exceptions import SessionNotCreatedException
         from selenium.webdriver.chrome.service import Service
 
         options = webdriver.ChromeOptions()
@@ -38,7 +39,11 @@ class Browser:
         for argument in ARGUMENTS:
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
+        program = str(shutil.which("chromedriver"))
+        try:
+            self.driver = webdriver.Chrome(options=options, service=Service(program))
+        except SessionNotCreatedException:  # a machine under load can be too slow for the driver's patience, once
+            self.driver = webdriver.Chrome(options=options, service=Service(program))
 
     def open(self, file: Path, *, width: int = 1400, height: int = 1000) -> "Browser":
         """Loads a file; raises if its scripts do not come to their end."""

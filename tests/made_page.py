@@ -8,6 +8,7 @@ from attnbench.manifest import Manifest
 from attnbench.reports.anonymous import OPEN
 from attnbench.reports.page import write
 from attnbench.reports.page.part import Part, beside
+from attnbench.reports.places import Kept
 from attnbench.reports.report import sheets_of
 from attnbench.reports.rows import table
 from attnbench.reports.summary import tables
@@ -116,5 +117,5 @@ def failing_part(veil: Any = OPEN) -> Part:
     gathered = gather(store, manifest, Path("nowhere"))
     known = tables(gathered.frame)
     own = {"pages": sheets_of(gathered.frame, known), "curves": {}, "veil": veil, "known": known}
-    own |= {"beside": beside(store, manifest, veil), "notes": gathered.notes}
+    own |= {"beside": beside(Kept(store), manifest, veil), "notes": gathered.notes}
     return Part(manifest=manifest, frame=gathered.frame, **own)

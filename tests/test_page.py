@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from attnbench.cli import main
 from attnbench.reports import sheets
 from attnbench.reports.page import pack, write
 from attnbench.reports.page.content import content
@@ -161,6 +163,24 @@ def test_several_sweeps_share_a_page_its_colours_and_its_cells(tmp_path: Path):
     assert len({(group["color"], group["marker"]) for group in found["groups"]}) == 2
     places = [point["cells"] for report in found["reports"] for point in report["settings"][0]["points"]]
     assert len({place for own in places for place in own}) == 6
+
+
+def test_the_verb_makes_a_page_of_each_sweep_and_one_of_all(tmp_path: Path):
+    store, manifest = small()
+    for name in ("a", "b"):
+        own = replace(manifest, sweep=name)
+        write_report(store, own, tmp_path / name)
+        own.write(tmp_path / name / "cells.json")
+        (tmp_path / name / "report.html").unlink()
+    asked = ["report", "a", "b", "--results", str(tmp_path), "--quiet"]
+    found = CliRunner().invoke(main, asked, catch_exceptions=False)
+    assert (found.exit_code, found.output) == (0, "")
+    for name in ("a", "b"):
+        assert [one["sweep"] for one in data_of(tmp_path / name / "report.html")["reports"]] == [name]
+    assert [one["sweep"] for one in data_of(tmp_path / "report.html")["reports"]] == ["a", "b"]
+    refused = CliRunner().invoke(main, [*asked, "--against", "c"])
+    assert refused.exit_code == 2
+    assert "--against compares one sweep with another; got 2." in refused.output
 
 
 def test_an_axis_covers_all_points_and_a_floor_is_where_it_starts():

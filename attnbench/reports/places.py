@@ -41,11 +41,12 @@ if TYPE_CHECKING:
 
 Curves = Mapping[str, Mapping[str, list[float]]]  # of a cell's id, of a column: a value for each place
 FILE, COLUMNS = "curves.csv", ["id", "curve", "place", "value"]
+HISTORY = ("train_", "valid_")  # how series of a training begin that have a number for each epoch
 NOTE = "Lines and bands: mean and 95 % t interval over seeds."
 
 
 class Kept:
-    """A store whose rows are read from the disk once; of what is raw in them only the curves of figures are held."""
+    """A store whose rows are read from the disk once; of what is raw in them only curves are held, no timed steps."""
 
     def __init__(self, store: Results):
         self.store = store
@@ -60,9 +61,14 @@ class Kept:
     def result(self, id: str) -> dict[str, Any] | None:
         if id not in self.rows:
             row = self.store.result(id)
-            raw = {name: own for name, own in ((row or {}).get("raw") or {}).items() if f"raw.{name}" in PLACES}
+            raw = {name: own for name, own in ((row or {}).get("raw") or {}).items() if curved(name)}
             self.rows[id] = row and {**row, "raw": raw}
         return self.rows[id]
+
+
+def curved(name: str) -> bool:
+    """Whether a raw series is drawn: over places, or over the epochs of a training."""
+    return f"raw.{name}" in PLACES or name.startswith(HISTORY)
 
 
 def curves_of(store: Results, manifest: "Manifest", folder: Path) -> Curves:

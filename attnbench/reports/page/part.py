@@ -10,14 +10,12 @@ import pandas as pd
 from attnbench.reports.anonymous import Veil
 from attnbench.reports.collect import Results
 from attnbench.reports.columns import PLACES
-from attnbench.reports.places import Curves
+from attnbench.reports.places import HISTORY, Curves, Kept
 from attnbench.reports.sheets import Sheet
 from attnbench.reports.summary import Table
 
 if TYPE_CHECKING:
     from attnbench.manifest import Manifest
-
-HISTORY = ("train_", "valid_")  # how series of a training begin that have a number for each epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +49,7 @@ class Beside:
     histories: Mapping[str, list[float]] = field(default_factory=dict)
 
 
-def beside(store: Results, manifest: "Manifest", veil: Veil) -> dict[str, Beside]:
+def beside(store: Kept, manifest: "Manifest", veil: Veil) -> dict[str, Beside]:
     """What the store alone knows of the sweep's cells; of a store that holds none of them, nothing is known."""
     found = {}
     for cell in manifest.cells:
@@ -60,7 +58,7 @@ def beside(store: Results, manifest: "Manifest", veil: Veil) -> dict[str, Beside
         raw = (record or {}).get("raw") or {}
         error = (record or {}).get("error") or failure or {}
         found[cell.id] = Beside(
-            tries=(failure or {}).get("tries") or tries(store, cell.id),
+            tries=(failure or {}).get("tries") or tries(store.store, cell.id),
             traceback=veil.text(str(error.get("traceback") or "")),
             histories={name: series for name, series in raw.items() if historic(name, series)},
         )

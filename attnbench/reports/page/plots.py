@@ -22,7 +22,7 @@ Found = dict[str, Any]
 MEANS = "Points and vertical bars: mean and 95 % t interval over seeds, within what can be."
 STRIPS = "Points: seeds; a click opens the cell. Ticks and bars: mean and 95 % t interval, within what can be."
 NOISY = "Hollow: the timing did not settle, or shared its node."
-LINED = "Grey steps: the front of these means; the chance of each variant to be on it stands in its hint."
+LINED = "Grey steps: the front of these means; beside its points the chance to be on it, of the others in their hints."
 FLOOR, BITS = "entropy floor", "result.bits_per_byte"
 PRICES = ("cost.train_samples_per_s", "cost.memory_train_mib", "cost.params", "cost.matmul_flops")
 
@@ -101,8 +101,11 @@ def against(table: Table, cost: str) -> Found | None:
         return None
     across = axis(cost, xs, [one for price in prices for one in (price.q25, price.q75)], log_from=3)
     up, read = scale(table)
-    placed = [priced(table, line, cost) | {"at": place} for place, line in made]
-    path = front(table, [line for _, line in made], xs, cost)
+    on, path = front(table, [line for _, line in made], xs, cost)
+    placed = [
+        priced(table, line, cost) | {"at": place, "chance": chance(table, line, cost) if kept else ""}
+        for (place, line), kept in zip(made, on, strict=True)
+    ]
     note = noted(
         MEANS,
         f"Horizontal bars: quartiles of {described(cost).label}." if any(isfinite(x.q25) for x in prices) else "",
@@ -130,23 +133,32 @@ def noted(*sentences: str) -> str:
 
 def priced(table: Table, line: Line, cost: str) -> Found:
     """A variant's place along a cost and the words for it."""
-    price, chances = line.costs[cost], table.fronts.get(cost, {})
+    price, told = line.costs[cost], chance(table, line, cost)
     hint = [f"{described(cost).axis}: {quartiles(price)}"]
-    hint += [f"chance to be on the front: {fronts.share(chances, line.variant)}"] if chances else []
+    hint += [f"chance to be on the front: {told}"] if told else []
     hint += [f"timing: {line.timing}"] if line.timing else []
     x = [rounded(one) for one in (price.median, price.q25, price.q75)]
     return {"x": x, "hint": hint, "hollow": bool(line.timing) and cost.endswith("per_s")}
 
 
-def front(table: Table, lines: Sequence[Line], xs: Sequence[float], cost: str) -> list[list[float]]:
-    """The corners of the front of means and a cost, as steps, from the left; as `fronts.mark` draws them."""
+def chance(table: Table, line: Line, cost: str) -> str:
+    """A variant's chance to be on the front of a cost, in words; empty where fronts are not told."""
+    found = table.fronts.get(cost, {})
+    return fronts.share(found, line.variant) if found else ""
+
+
+def front(table: Table, lines: Sequence[Line], xs: Sequence[float], cost: str) -> tuple[list[bool], list[list[float]]]:
+    """Which of the lines are on the front of means and a cost, and its corners as steps from the left.
+
+    As `fronts.mark` draws them; no front where the cost has no better side, or one point is all there is of it.
+    """
     dear, worse = fronts.cost_side(cost), round(worth(table.measure, 1.0))
     if not dear or not described(table.measure).better:
-        return []
+        return [False] * len(lines), []
     ys = [line.error.mean for line in lines]
-    on = fronts.undominated(worse * np.array(ys), dear * np.array(xs))
+    on = fronts.undominated(worse * np.array(ys), dear * np.array(xs)).tolist()
     corners = sorted({(x, y) for x, y, kept in zip(xs, ys, on, strict=True) if kept})
     path = [corners[0]]
     for (left, below), (right, above) in pairwise(corners):
         path += [(right, below) if dear > 0 else (left, above), (right, above)]
-    return [[rounded(x), rounded(y)] for x, y in path] if len(corners) > 1 else []
+    return on, [[rounded(x), rounded(y)] for x, y in path] if len(corners) > 1 else []

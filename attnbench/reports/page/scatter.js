@@ -37,6 +37,7 @@
     if (low !== null) made.append(bar({ x1: x, x2: x, y1: sy.held(low), y2: sy.held(high) }));
     if (first !== null && first < third) made.append(bar({ y1: y, y2: y, x1: sx.held(first), x2: sx.held(third) }));
     made.append(page.marker(one.group, 4.6, { hollow: one.hollow, transform: `translate(${x},${y})` }));
+    if (one.chance) made.append(page.svg("text", { class: "tick", x: x + 7, y: y - 6 }, one.chance));
     svg.append(made);
     return { x, y, group: one.group, title: one.variant, lines: [...hint, ...one.extra], cells: one.cells };
   }
