@@ -151,9 +151,13 @@ def number(row: Row, column: str) -> float:
 
 def costs(rows: Sequence[Row]) -> Costs | None:
     """The curves of these rows; None where none of them is of the kind."""
-    own = [{**row, "grid": "x" in str(row["site.shape"])} for row in rows if row["kind"] == KIND and site(row)]
+    own = [placed(row) for row in rows if row["kind"] == KIND and site(row)]
     if not own:
         return None
+    if (
+        len(devices := {row["host.device"] for row in own} - {None}) == 1
+    ):  # cells that left no row were asked there, too
+        own = [{**row, "host.device": device} for row in own for device in devices]
     groups: dict[tuple[str, tuple[Any, ...]], list[Row]] = {}
     for row in own:
         groups.setdefault((row["variant"], tuple(row.get(name) for name in SETTING)), []).append(row)
@@ -180,6 +184,11 @@ def in_order(setting: tuple[Any, ...]) -> list[tuple[float, str]]:
     return [
         (float(part) if isinstance(part, int | float) else known.get(str(part), 0.0), str(part)) for part in setting
     ]
+
+
+def placed(row: Row) -> Row:
+    """A row with whether its site is a grid, and with a device if it is only None."""
+    return {"host.device": None, **row, "grid": "x" in str(row["site.shape"])}
 
 
 def site(row: Row) -> bool:

@@ -149,7 +149,7 @@ def bare_screen(known: Costs, width: int) -> Screen:
     made = Screen(caption=Text(text), width=width, **look)
     for page in [*crossover_sheets(known)] or [growth_sheet(known)]:
         for place, name in enumerate(page.head):
-            made.add_column(name, overflow="fold", justify="right" if place > 1 else "left")
+            made.add_column(Text(name), overflow="fold", justify="right" if place > 1 else "left")
         for row in page.rows:
             made.add_row(*map(Text, row))
     return made
