@@ -54,8 +54,8 @@ def write(spots: Sequence[Spot], pairings: Sequence[Pairing], folder: Path, grou
         drawn["atlas_budget"] = lambda: over_work(found, hue)
     if pairings:
         drawn["atlas_loss"] = lambda: against_loss(pairings, hue)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, draw in drawn.items():
+        folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(STYLE):
             figure = draw()
             save(figure, folder / name)
