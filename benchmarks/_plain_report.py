@@ -8,6 +8,7 @@ every variant's seeds, and its means against speed and against memory, each as P
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -19,7 +20,8 @@ COSTS = ("cost.train_samples_per_s", "cost.memory_train_mib")
 
 
 def main() -> None:
-    rows, folder = pd.read_csv(sys.argv[1], low_memory=False), Path(sys.argv[2])
+    rows: Any = pd.read_csv(sys.argv[1], low_memory=False)  # types of pandas do not know what a column holds
+    folder = Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     trained = rows[rows["kind"] == "train"]
     for task, own in trained.groupby("task"):

@@ -55,7 +55,7 @@ def test_equal_ids_stay_a_pair_and_are_not_named():
 
 
 def test_of_several_that_ask_the_same_that_on_the_same_device_is_taken():
-    both = made("then").rows | made("then", device="cuda").rows
+    both = {**made("then").rows, **made("then", device="cuda").rows}
     found = compare(made("now", version=2), Side(name="then", rows=both))
     assert found.common == 3
     assert found.only_before == ("mano, seed 0", "mano, seed 1", "mano, seed 2")
@@ -63,7 +63,7 @@ def test_of_several_that_ask_the_same_that_on_the_same_device_is_taken():
 
 
 def test_what_is_asked_twice_is_not_guessed():
-    both = made("then").rows | made("then", version=3).rows
+    both = {**made("then").rows, **made("then", version=3).rows}
     with pytest.raises(ValueError, match="no cell in common"):
         compare(made("now", version=2), Side(name="then", rows=both))
 

@@ -7,7 +7,8 @@ import pytest
 from attnbench.manifest import Manifest
 from attnbench.reports import atlas, foretells
 from attnbench.reports.atlas_figures import over_tokens, over_work
-from attnbench.reports.collect import collect, mixtures
+from attnbench.reports.collect import collect
+from attnbench.reports.mixtures import mixtures
 from attnbench.reports.report import write_report
 from attnbench.reports.rows import records, table
 from attnbench.reports.stats import t_interval

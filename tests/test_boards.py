@@ -63,7 +63,7 @@ def steps(folder: Path, tag: str) -> list[int]:
     return [event.step for event in events for value in event.summary.value if value.tag == tag]
 
 
-def numbered(values: list[float]) -> list[tuple[int, float]]:
+def numbered(values: list[float]) -> list[tuple[int, Any]]:
     return [(i, pytest.approx(value)) for i, value in enumerate(values, 1)]
 
 

@@ -22,6 +22,7 @@ from attnbench.reports.columns import COLUMNS
 from attnbench.sweep import LISTS, Frame, expand, expand_text
 from attnbench.verbs import one_cell, pairs
 from mechanisms import configure
+from tasks import _labelled, _registry
 from tasks._training import TrainingKnobs
 
 ROOT = Path(__file__).parent.parent
@@ -242,14 +243,14 @@ def test_the_task_on_its_page_makes_data_and_asks_what_it_says(site, tmp_path, m
     (folder := tmp_path / "more").mkdir()
     (folder / "echo.py").write_text(code)
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(folder)])
-    monkeypatch.setattr(tasks._registry.tasks, "entries", dict(tasks._registry.tasks.entries))
+    monkeypatch.setattr(_registry.tasks, "entries", dict(_registry.tasks.entries))
     try:
         found = tasks.find("echo")
-        config = configure(found.config, {"train": 40, "valid": 4, "test": 4, "length": 9}, of="echo")
+        config: Any = configure(found.config, {"train": 40, "valid": 4, "test": 4, "length": 9}, of="echo")
         task: Any = found.cls(config, tmp_path)
         assert task.prepare(lambda *_: None, 1).startswith("sha256:")
         inputs, target = task.stored("train", "cpu")
-        assert (target[:, : config.delay] == tasks._labelled.UNASKED).all()
+        assert (target[:, : config.delay] == _labelled.UNASKED).all()
         assert (target[:, config.delay :] == inputs[:, : -config.delay]).all()
         with pytest.raises(ValueError, match="lower it"):
             configure(found.config, {"delay": 32}, of="echo")

@@ -5,28 +5,17 @@ Faults that peers had (facts of measurement, section 9) are named with their num
 
 import math
 import time
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 
-from attnbench import measure
-from attnbench.host import Usage
 from attnbench.memory import peaks
 from attnbench.probes import _clock, _energy, _expand, _limits, _work, efficiency
-from attnbench.probes.__main__ import execute
-from tests.torch_settings import put_back
+from tests.efficiency_cell import shortly, spec
 
 MIB = 2**20
-
-
-def spec(name: str = "full", shape: tuple[int, ...] = (8, 8), way: str = "forward", **more: Any) -> dict[str, Any]:
-    site = {"channels": 64, "shape": list(shape), "causal": more.pop("causal", False)}
-    asked = {"schema": 1, "protocol": 1, "kind": "efficiency", "site": site, "device": "cpu", "dtype": "float32"}
-    asked |= {"mechanism": {"name": name, "version": 1, "knobs": more.pop("knobs", {})}, "threads": 1, "gpus": 0}
-    return {**asked, "pass": way, "batch": 1, "round": 0, **more}
 
 
 class Device:
@@ -51,13 +40,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch):
-    """Measures shortly, for where times do not matter."""
-    for name, value in {"SAMPLE_S": 0.0, "CAP_S": 0.3, "WARM_S": 0.0, "WARM_CAP_S": 0.1, "BLOCK_MS": 0.1}.items():
-        monkeypatch.setattr(_clock, name, value)
-    for name, value in {"SIDES": {"cpu": 64}, "ROUND_S": 1e-3, "CAP_S": 5e-3}.items():
-        monkeypatch.setattr(_limits, name, value)
-    with put_back():
+def quick():
+    with shortly():
         yield
 
 
@@ -296,54 +280,3 @@ def test_energy_is_what_the_counter_moved_by_over_the_steps():
         time.sleep(0.001)
 
     assert _energy.spent(step, lambda: None, lambda: taken[0], window_s=0.05) == pytest.approx(0.125)
-
-
-# a whole cell
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_row_has_batch_and_spread_and_what_was_agreed(tmp_path: Path):
-    """Fault 5: the best over batch sizes, as a mean alone."""
-    asked = spec("linear", (8, 8), batch=2)
-    found = execute(asked, tmp_path / "early.json")
-    assert found["status"] == "ok", found["error"]
-    cost = found["cost"]
-    assert cost["step_ms_q25"] <= cost["step_ms"] <= cost["step_ms_q75"]
-    assert cost["tokens_per_s"] == pytest.approx(1e3 * 2 * 64 / cost["step_ms"])
-    assert len(found["raw"]["step_ms"]) == cost["repeats"]
-    agreed = "step_ms_low step_ms_high memory_mib rss_mib matmul_flops bytes energy_j peak_share limit peak_gflops"
-    assert not {*agreed.split(), "peak_gbps", "compile_s", "noisy", "order", "flops_why"} - cost.keys()
-    assert cost["step_flops"] == 2 * cost["matmul_flops"]
-    assert cost["order"] == "N"
-
-
-@pytest.mark.usefixtures("quick")
-def test_contention_makes_a_row_noisy(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(Usage, "foreign_until", lambda *_: 0.5)
-    monkeypatch.setattr(_clock.Timing, "noisy", False)
-    cost = execute(spec("identity"), tmp_path / "early.json")["cost"]
-    assert cost["foreign_cpu"] == 0.5 > measure.BUSY
-    assert cost["noisy"]
-    monkeypatch.setattr(Usage, "foreign_until", lambda *_: 0.0)
-    assert not execute(spec("identity"), tmp_path / "early.json")["cost"]["noisy"]
-
-
-class Large(nn.Module):
-    def forward(self, _: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-
-@pytest.mark.usefixtures("quick")
-def test_running_out_of_memory_is_a_row_that_keeps_its_work(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(efficiency, "built", lambda _: Large)
-    found = execute(spec("full", (16, 16)), tmp_path / "early.json")
-    assert found["status"] == "oom"
-    assert found["cost"]["step_flops"] == 4 * 2 * 256 * 64 * 64 + 4 * 256 * 256 * 64
-    assert "step_ms" not in found["cost"]
-
-
-@pytest.mark.usefixtures("quick")
-def test_what_is_wrong_is_told_and_is_no_row(tmp_path: Path):
-    found = execute(spec("full", knobs={"heads": 7}), tmp_path / "early.json")
-    assert found["status"] == "error"
-    assert "heads" in found["error"]["message"]

@@ -98,13 +98,17 @@ def test_a_constant_cost_tells_no_exponent():
     assert found.high - found.low > 1
 
 
-def curves(where: float, random=None, *, spread=NOISE):
+def curves(where: float, random=None, *, spread=NOISE) -> tuple[list[Point], list[Point]]:
     """Full attention, and what is as dear as it at `where` tokens, growing with N."""
     full = [(n / where) ** 2 for n in FIVE]
     own = [n / where for n in FIVE]
     if random is None:
-        return [[Point(size=n, value=v) for n, v in zip(FIVE, one, strict=True)] for one in (own, full)]
-    return [noisy(FIVE, one, random, spread) for one in (own, full)]
+        return points(own), points(full)
+    return noisy(FIVE, own, random, spread), noisy(FIVE, full, random, spread)
+
+
+def points(values: list[float]) -> list[Point]:
+    return [Point(size=n, value=value) for n, value in zip(FIVE, values, strict=True)]
 
 
 @pytest.mark.parametrize("where", [700.0, 3000.0, 12000.0])

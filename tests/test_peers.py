@@ -175,7 +175,8 @@ def test_what_is_said_to_have_no_softmax_over_tokens_has_none(name):
 
 def test_softmax_over_tokens_is_counted_where_it_is():
     """The count itself sees fused attention and attention written out."""
-    heads = mechanisms.find("full").config().heads
+    config: Any = mechanisms.find("full").config()
+    heads = config.heads
     assert pairs("full", site("sequence", 8)) == heads * 64 * 64
     written_out = torch.randn(2, 64, 64)
     with Pairs() as counted:
@@ -191,6 +192,7 @@ def test_energy_is_estimated_from_nothing():
 
 
 UNCONTROLLED = {  # sweeps without a control that moves nothing between tokens, and why
+    "atlas": "its control is the plain mean of all tokens, which the report sets beside every distance",
     "ablation_aggregation": "asks how levels are put together, not whether attention is needed",
     "ablation_window": "asks which window, within one mechanism",
     "darcy_table": "repeats a published table; FNO, a whole model without attention, stands beside",
@@ -233,7 +235,9 @@ def test_a_changed_default_is_another_cell(tmp_path, monkeypatch):
 def test_the_rule_by_which_levels_are_merged_is_in_every_row(tmp_path):
     def rules(line: str, runs: int) -> list[str]:
         asked = plan(tmp_path, changed("    levels: 2\n", line).replace("runs: 4", f"runs: {runs}"))
-        own = [cell.spec["mechanism"]["knobs"] for cell in asked.cells if cell.mechanism.name == "mano"]
+        own = [
+            cell.spec["mechanism"]["knobs"] for cell in asked.cells if cell.mechanism and cell.mechanism.name == "mano"
+        ]
         return sorted({knobs["combine"] for knobs in own})
 
     assert rules("    levels: 3\n", 4) == ["sum"]

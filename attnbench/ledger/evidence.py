@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from attnbench.ledger.reruns import SPEED, Filter, Pair, Place
-from attnbench.reports.collect import mixtures
 from attnbench.reports.columns import described
+from attnbench.reports.mixtures import mixtures
 from attnbench.reports.rows import read_csv, records
 from mechanisms._knobs import nearest
 

@@ -170,7 +170,7 @@ def seeds_and_means(axes: "Axes", one: Panel, hue: dict[Any, Any]) -> None:
         "color": "#222222",
         "zorder": 4,
     }
-    axes.plot([spot.y.mean for _, spot, _ in found], [place for place, *_ in found], color="#222222", **tick)
+    axes.plot([spot.y.mean for _, spot, _ in found], [place for place, *_ in found], **tick)
 
 
 def beside(axes: "Axes", place: int, spot: Spot, drawing: Drawing) -> None:

@@ -150,5 +150,5 @@ def contents() -> str:
 
 def having(kind: str, name: str) -> str:
     """Links, from a page of the catalogue, to the results that have a mechanism, task or model."""
-    found = [one for one in names() if kind in rows(one) and (rows(one)[kind] == name).any()]
+    found = [one for one in names() if kind in rows(one) and name in set(rows(one)[kind])]
     return ", ".join(f"[{one}](../gallery/{one}.md)" for one in found)

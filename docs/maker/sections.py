@@ -55,7 +55,10 @@ def fields(section: type[Knobs]) -> str:
 
 
 def lists() -> str:
-    lines = [(f"`{name}`", "yes" if needed else "no", ABOUT[name]) for name, needed in LISTS.items()]
+    lines = [
+        (f"`{name}`", "yes, unless mechanisms are only looked at bare" if name == "tasks" else "no", ABOUT[name])
+        for name in LISTS
+    ]
     return table(["section", "must it be there", "what it lists"], lines)
 
 
