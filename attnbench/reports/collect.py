@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from attnbench.reports.mixtures import refuse_mixtures
+from attnbench.reports.mixtures import mixtures, refuse_mixtures
 from attnbench.reports.rows import counted, once, read_csv, records, table
 
 if TYPE_CHECKING:
