@@ -46,9 +46,10 @@ def overview(checked: Checked) -> str:
         lines.append(f"Left out, for they do not fit: {named}.")
     if plan.folded:
         lines.append(f"{plan.folded} further cells are the same as others, since knobs were idle, and run once.")
-    width = max(len("variant"), *(len(cell.variant) for cell in cells))
+    lined = list(table(checked))
+    width = max(len("variant"), *(len(line[0]) for line in lined))
     lines.append(f"{'variant':{width}}  {'cells':>7}  {'weights':>9}  {'MFLOP/example':>13}  {'about':>7}")
-    for variant, count, params, flops, seconds in table(checked):
+    for variant, count, params, flops, seconds in lined:
         lines.append(f"{variant:{width}}  {count:>7}  {params:>9,}  {flops / 1e6:>13.2f}  {span(seconds):>7}")
     return "\n".join(lines)
 

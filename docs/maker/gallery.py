@@ -118,10 +118,12 @@ def tables(name: str, known: dict[str, str]) -> str:
 def page(name: str, known: dict[str, str]) -> str:
     files = [file for file in ("rows.csv", "curves.csv", "summary.tex") if (RESULTS / name / file).is_file()]
     links = ", ".join(f"[{file}](../../results/{name}/{file})" for file in files)
+    told = f"Files: {links}." if links else ""
+    drawn = f"## Figures\n\n{figures(name)}\n" if pictures(name) else ""
     again = f"Again from its rows: `attnbench report {name}`. " if sweep(name) else ""
     return (
-        f"{MADE}# {name}\n\n{question(name)}\n\n{provenance(name, known)}\n{again}Files: {links}.\n\n"
-        f"## Figures\n\n{figures(name)}\n## Tables\n\n{tables(name, known)}"
+        f"{MADE}# {name}\n\n{question(name)}\n\n{provenance(name, known)}\n{again}{told}\n\n"
+        f"{drawn}## Tables\n\n{tables(name, known)}"
     )
 
 
@@ -135,13 +137,17 @@ def shipped() -> str:
 
 
 def cards() -> str:
-    """The first figure of each, its name and its question."""
-    found = []
+    """The first figure of each, its name and its question; at the end those that have tables alone."""
+    found, plain = [], []
     for name in names():
-        first = pictures(name)[0].relative_to(ROOT).as_posix()
+        told = f"[{name}]({name}.md): {question(name)}"
+        if not (drawn := pictures(name)):
+            plain.append(f"- {told}")
+            continue
+        first = drawn[0].relative_to(ROOT).as_posix()
         picture = f"```{{figure}} ../../{first}\n:alt: {name}\n:target: {name}.html\n:figclass: card\n\n"
-        found.append(f"{picture}[{name}]({name}.md): {question(name)}\n```\n")
-    return "\n".join(found)
+        found.append(f"{picture}{told}\n```\n")
+    return "\n".join([*found, *plain])
 
 
 def contents() -> str:
