@@ -31,7 +31,7 @@ RETRIABLE = ("failed", "oom", "timeout", "diverged", launch.STALE)
 
 def overview(checked: Checked) -> str:
     """What a sweep is, a line for each variant."""
-    plan, cells = checked.plan, checked.manifest.cells
+    plan = checked.plan
     lines = [
         f"{plan.name}: {plan.frame.question}",
         f"{' and '.join(counted_kinds(checked))} on {plan.device}; "
