@@ -79,6 +79,10 @@ def test_fewer_than_thirty_samples_are_noisy(device):
     few = _clock.timing(lambda: device.enqueue(5000), device.wait)
     assert _clock.FEWEST <= len(few.samples) < 30
     assert few.noisy
+    steady = _clock.timing(lambda: device.enqueue(500), device.wait)  # all alike, so that the count alone speaks
+    assert 10 <= len(steady.samples) < 30
+    assert _clock.known(steady.samples)
+    assert steady.noisy
     many = _clock.timing(lambda: device.enqueue(100), device.wait)
     assert len(many.samples) >= 30
     assert not many.noisy
