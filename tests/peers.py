@@ -20,6 +20,8 @@ MEASUREMENT = (
             "measure::test_work_that_was_left_over_before_is_not_counted",
             "measure::test_warming_up_lasts_until_steps_agree",
             "measure::test_inference_has_gradients_and_dropout_off",
+            "efficiency::test_the_latency_of_an_asynchronous_device_is_seen_by_waiting_for_it",
+            "efficiency::test_a_forward_pass_has_neither_gradients_nor_dropout_and_training_has_both",
         ),
     ),
     Fault(
@@ -29,6 +31,7 @@ MEASUREMENT = (
             "memory::test_peaks_do_not_depend_on_the_order_of_sizes",
             "memory::test_the_processes_peak_is_reset_between_sizes",
             "memory::test_on_cuda_the_peak_is_above_the_start_and_reset_between_sizes",
+            "efficiency::test_lengths_in_descending_order_have_the_same_peaks",
         ),
     ),
     Fault(
@@ -45,18 +48,23 @@ MEASUREMENT = (
         (
             "measure::test_a_model_that_is_slow_once_is_not_slow_in_the_timing",
             "measure::test_a_single_hiccup_does_not_reach_the_median_but_stays_in_the_samples",
+            "efficiency::test_a_step_that_is_slow_once_is_seen_in_its_own_column_and_not_in_the_median",
         ),
     ),
     Fault(
         "the best of several batch sizes until memory ends, mean only",
         "WhatTransformerToFavor",
-        ("measure::test_a_cost_row_has_every_column_and_its_own_samples",),
+        (
+            "measure::test_a_cost_row_has_every_column_and_its_own_samples",
+            "efficiency_row::test_a_row_has_batch_and_spread_and_what_was_agreed",
+        ),
     ),
     Fault(
         "one iteration timed after warm-up",
         "NATTEN --optimize",
         (
             "measure::test_fewer_than_thirty_repeats_are_noisy",
+            "efficiency::test_fewer_than_thirty_samples_are_noisy",
             "measure::test_steady_steps_are_repeated_for_a_second_and_thirty_times_at_least",
         ),
     ),
@@ -65,6 +73,7 @@ MEASUREMENT = (
         "WhatTransformerToFavor metrics.py",
         (
             "flops::test_weights_without_counted_work_are_refused",
+            "efficiency::test_a_count_that_fails_is_nan_with_its_reason",
             "flops::test_full_attention_is_four_products_of_tokens_and_two_of_pairs",
         ),
     ),
@@ -73,6 +82,7 @@ MEASUREMENT = (
         "WhatTransformerToFavor on timm; fvcore in xFormers",
         (
             "flops::test_no_mechanism_with_weights_counts_as_no_work",
+            "efficiency::test_no_counted_work_is_an_error_for_what_has_weights",
             "flops::test_a_complex_matrix_product_is_four_real_ones",
             "flops::test_a_transform_of_n_points_is_five_n_log_n_and_half_of_it_for_real_ones",
         ),
@@ -175,12 +185,19 @@ TASKS = (
     Fault(
         "the relative error of an approximation never below 100 %",
         "performer-pytorch #46",
-        ("limits_linear::test_the_error_of_random_features_against_softmax_falls_like_their_number_to_the_minus_half",),
+        (
+            "limits_linear::test_the_error_of_random_features_against_softmax_falls_like_their_number_to_the_minus_half",
+            "atlas::test_a_limit_that_is_full_attention_has_no_error",
+            "atlas_rows::test_a_forgotten_scale_is_seen",
+        ),
     ),
     Fault(
         "efficiency in energy claimed, none measured",
         "green-attention-bench",
-        ("peers::test_energy_is_estimated_from_nothing",),
+        (
+            "peers::test_energy_is_estimated_from_nothing",
+            "efficiency::test_energy_is_nan_and_says_why_where_nothing_measures_it",
+        ),
     ),
     Fault(
         "the control without attention won, 70.4 to 64.1",
