@@ -124,17 +124,13 @@ def expand_text(
     omitted = tuple(left_out(file, frame, sections["mechanisms"], entries))
     if frame.choose:
         refuse_choice(file, text, frame, sections["tasks"], [tasks.find(part.name) for part in sections["tasks"]])
-    trainings = [
-        cell
-        for task in entries
-        for variant in fillings(file, frame, sections, task, device, equaliser)
-        for cell in variant.cells(file, text, frame, known.rows)
-    ]
+    variants = (one for task in entries for one in fillings(file, frame, sections, task, device, equaliser))
+    trainings = [cell for variant in variants for cell in variant.cells(file, text, frame, known.rows)]
     distinct = {cell.id: cell for cell in trainings}
     waiting = {id: cell for id, cell in distinct.items() if WAITS in cell.settled}
     refuse_whole(file, text, frame, list(distinct.values()), counted=not (settings or only))
-    bare = Asked(file=file, text=text, sections=probed(file, text), device=device)
-    cells = bare.cells(sections["mechanisms"], leave_out=frame.misfits == "leave_out", counted=not (settings or only))
+    asked_bare = Asked(file=file, text=text, sections=probed(file, text), device=device)
+    bare, misfits = alone(asked_bare, frame, sections["mechanisms"], counted=not (settings or only))
     ready = (cell for id, cell in distinct.items() if id not in waiting)
     last = {cell.cost_id: cell for cell in distinct.values()}  # of each variant, for all of them cost the same
     return Plan(
@@ -142,13 +138,22 @@ def expand_text(
         name=named(file, settings, only),
         frame=frame,
         device=device,
-        cells=(*ready, *map(cost_cell, last.values()), *cells),
+        cells=(*ready, *map(cost_cell, last.values()), *bare),
         folded=len(trainings) - len(distinct),
-        left_out=(*omitted, *(bare.left_out(sections["mechanisms"]) if frame.misfits == "leave_out" else ())),
+        left_out=(*omitted, *misfits),
         waiting=tuple(waiting.values()),
         again=again,
         unmeasured=tuple(equaliser.unmeasured) if equaliser else (),
     )
+
+
+def alone(
+    asked: Asked, frame: Frame, written: Sequence[Part], *, counted: bool
+) -> tuple[list[Planned], list[tuple[str, str]]]:
+    """The cells that look at mechanisms bare, and the mechanisms that are left out where they do not fit."""
+    leave_out = frame.misfits == "leave_out"
+    cells = asked.cells(written, leave_out=leave_out, counted=counted)
+    return cells, asked.left_out(written) if leave_out else []
 
 
 def refuse_whole(file: Path, text: Mapping[str, Any], frame: Frame, cells: Sequence[Planned], *, counted: bool) -> None:

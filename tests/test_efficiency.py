@@ -14,29 +14,14 @@ from torch import nn
 from attnbench.memory import peaks
 from attnbench.probes import _clock, _energy, _expand, _limits, _work, efficiency
 from tests.efficiency_cell import shortly, spec
+from tests.fake_device import Device
 
 MIB = 2**20
 
 
-class Device:
-    """A device that works on while the host goes on, and the clock of both, in nanoseconds."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.now = self.free = 0
-        monkeypatch.setattr(_clock, "perf_counter_ns", lambda: self.now)
-
-    def enqueue(self, ms: float) -> None:
-        """Hands work to the device; the host is busy with that for 0.1 ms."""
-        self.free = max(self.free, self.now) + int(ms * 1e6)
-        self.now += 100_000
-
-    def wait(self) -> None:
-        self.now = max(self.now, self.free)
-
-
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
-    return Device(monkeypatch)
+    return Device(monkeypatch, _clock)
 
 
 @pytest.fixture

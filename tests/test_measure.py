@@ -17,28 +17,14 @@ import tasks
 from attnbench import measure
 from attnbench.host import Usage
 from attnbench.models import maker
-
-
-class Device:
-    """A device that works on while the host goes on, and the clock of both, in nanoseconds."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.now = self.free = 0
-        monkeypatch.setattr(measure, "perf_counter_ns", lambda: self.now)
-        monkeypatch.setattr(torch.cuda, "synchronize", self.synchronise)
-
-    def enqueue(self, ms: float) -> None:
-        """Hands work to the device; the host is busy with that for 0.1 ms."""
-        self.free = max(self.free, self.now) + int(ms * 1e6)
-        self.now += 100_000
-
-    def synchronise(self) -> None:
-        self.now = max(self.now, self.free)
+from tests.fake_device import Device
 
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
-    return Device(monkeypatch)
+    made = Device(monkeypatch, measure)
+    monkeypatch.setattr(torch.cuda, "synchronize", made.wait)
+    return made
 
 
 # time

@@ -129,6 +129,17 @@
         page.svg("text", { class: "label", x: 4, y: 13 }, named(y)));
     }
   };
+  // The box between the axes of a figure that has both, and the scales of them.
+  page.field = (svg, plot, width) => {
+    const height = Math.max(250, Math.min(370, 0.62 * width));
+    const box = { left: 60, right: width - 14, top: 26, bottom: height - 42 };
+    page.sized(svg, width, height);
+    const sx = page.scale(plot.x, box.left, box.right);
+    const sy = page.scale(plot.y, box.bottom, box.top);
+    page.axes(svg, box, plot.x, plot.y, sx, sy);
+    return { box, sx, sy };
+  };
+
   page.sized = (svg, width, height) => {
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.style.setProperty("height", `${height}px`);

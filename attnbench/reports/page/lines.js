@@ -5,12 +5,7 @@
 
   page.lines = (plot) =>
     page.figure({ title: plot.title, note: plot.note, classes: "lines" }, (svg, width) => {
-      const height = Math.max(250, Math.min(380, 0.62 * width));
-      const box = { left: 60, right: width - 14, top: 26, bottom: height - 42 };
-      page.sized(svg, width, height);
-      const sx = page.scale(plot.x, box.left, box.right);
-      const sy = page.scale(plot.y, box.bottom, box.top);
-      page.axes(svg, box, plot.x, plot.y, sx, sy);
+      const { box, sx, sy } = page.field(svg, plot, width);
       const seen = new Map();
       return plot.series.flatMap((one) => {
         if (!seen.has(one.group)) seen.set(one.group, []);

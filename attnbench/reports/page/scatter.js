@@ -5,12 +5,7 @@
 
   page.scatter = (plot, setting) =>
     page.figure({ title: plot.title, note: plot.note, classes: "scatter" }, (svg, width) => {
-      const height = Math.max(250, Math.min(360, 0.62 * width));
-      const box = { left: 56, right: width - 12, top: 26, bottom: height - 42 };
-      page.sized(svg, width, height);
-      const sx = page.scale(plot.x, box.left, box.right);
-      const sy = page.scale(plot.y, box.bottom, box.top);
-      page.axes(svg, box, plot.x, plot.y, sx, sy);
+      const { box, sx, sy } = page.field(svg, plot, width);
       for (const [name, level] of plot.levels) {
         svg.append(page.svg("line", { class: "level", x1: box.left, x2: box.right, y1: sy(level), y2: sy(level) }),
           page.svg("text", { class: "tick", x: box.right, y: sy(level) - 4, "text-anchor": "end" }, name));
