@@ -20,9 +20,9 @@ CROSSING = 2000
 Row = dict[str, Any]
 
 
-def made(*, rounds: int = 3, noise: float = 0.02, sides: tuple[int, ...] = SIDES) -> list[Row]:
+def made(*, rounds: int = 3, noise: float = 0.02, sides: tuple[int, ...] = SIDES, seed: int = 0) -> list[Row]:
     """A row for every mechanism, pass, side and round."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     return [
         one(name, way, side, number, float(np.exp(random.normal(0, noise))))
         for name in TIMES

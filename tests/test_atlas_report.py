@@ -1,15 +1,18 @@
 """The report of the atlas: planted distances come out in their tables, planted relations to the loss are found."""
 
+from io import StringIO
+
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from attnbench.manifest import Manifest
 from attnbench.reports import atlas, foretells
 from attnbench.reports.atlas_figures import over_tokens, over_work
 from attnbench.reports.collect import collect
 from attnbench.reports.mixtures import mixtures
-from attnbench.reports.report import write_report
+from attnbench.reports.report import screen, write_report
 from attnbench.reports.rows import records, table
 from attnbench.reports.stats import t_interval
 from attnbench.reports.summary import tables
@@ -203,6 +206,17 @@ def test_pictures_show_what_was_planted():
     points = [np.array(line.get_xydata()) for line in over_work(spots, HUE).axes[0].lines]
     placed = sorted((float(x), round(float(y), 6)) for [[x, y], *more] in points if not more)
     assert placed == [(32000, 0.5), (48000, 0.02)]
+
+
+def test_a_sweep_of_the_atlas_alone_ends_with_distances_on_the_screen():
+    store, manifest = made([0.5, 0.02], inputs=("random", "smooth"))
+    store.rows.pop(next(one.id for one in manifest.cells if one.variant == "pooled block 2"))
+    written = StringIO()
+    Console(file=written, width=120).print(screen(collect(store, manifest), 120))
+    told = " ".join(written.getvalue().split())
+    assert "pooled block 1 0.500 [0.488, 0.512] 0.500 [0.488, 0.512]" in told
+    assert "random, 16x16 smooth, 16x16" in told
+    assert "17 of 18 cells ok" in told
 
 
 def test_a_variant_is_known_by_its_knobs_and_not_by_idle_ones():

@@ -94,7 +94,7 @@ def test_a_cell_that_failed_or_is_missing_is_seen_and_is_no_number():
 
 def test_a_speed_up_is_bold_only_where_it_is_sure():
     row = fields(known(made()), "forward: time", "linear")
-    told = re.search(r" \(\*\*(\d\.\d)x\*\*\)$", row[5])
+    told = re.search(r" \(\*\*(\d\.\d\d)x\*\*\)$", row[5])
     assert told
     assert float(told[1]) == pytest.approx(128**2 / CROSSING, rel=0.06)  # three processes, 2 % apart
     assert "**" not in row[1]

@@ -70,6 +70,8 @@ def test_trials_and_then_what_they_chose_run_in_two_calls(tmp_path):
     first = sweep(tmp_path, "--no-wait")
     assert first.returncode == 3, first.stdout + first.stderr
     assert "1 trainings wait for their trials: they have not ended; `attnbench sweep` again" in first.stdout
+    assert "To see them through: " in first.stdout
+    assert "--no-wait" not in first.stdout + first.stderr  # to wait is how they are seen through
     assert sorted(kind for kind, _ in rows(tmp_path)) == ["cost", "trial", "trial"]
     second = sweep(tmp_path)
     assert second.returncode == 0, second.stdout + second.stderr

@@ -102,5 +102,6 @@ def _closing(control: Controller) -> str:
     if control.open and not control.given_up:
         lines.append(f"{len(control.open)} cells are with SLURM, which goes on without this process.")
     if control.open:
-        lines.append(f"To see them through: {resume_line(sys.argv)}")
+        waiting = [word for word in sys.argv if word != "--no-wait"]
+        lines.append(f"To see them through: {resume_line(waiting)}")
     return "\n".join(lines)

@@ -15,7 +15,8 @@ from attnbench.reports.sheets import Sheet
 if TYPE_CHECKING:
     from attnbench.reports.compare import Side
 
-ASKED = ("kind", "task", "model", "mechanism", "seed", "dtype", "pass", "batch", "input")
+ASKED = ("kind", "task", "model", "mechanism", "seed", "dtype")
+PROBED = ("pass", "batch", "round", "input", "correlation", "sharpness")  # what cells without a task are asked beside
 KNOBS = ("task.", "model.", "mechanism.", "site.")
 WHERE = ("device", "threads")
 UNTOLD = "a version of the task, of the mechanism or of the protocol, which rows do not tell"
@@ -66,7 +67,7 @@ def single(rows: Mapping[str, Row], key: Callable[[Row], Key]) -> dict[Key, str]
 
 def asked(row: Row) -> Key:
     """What a row says was asked of its cell, wherever it ran."""
-    names = (name for name in row if name in ASKED or name.startswith(KNOBS))
+    names = (name for name in row if name in (*ASKED, *PROBED) or name.startswith(KNOBS))
     idle = rests(row)
     return tuple(sorted((name, plain(row[name])) for name in names if row[name] is not None and name not in idle))
 

@@ -6,32 +6,30 @@ compared by variant, as paired differences over the seeds that both sets have, H
 compared by Mann and Whitney's test of the raw steps where both stores have them, Holm-corrected, else by their
 quartiles, which must not meet; either way they count as changed only from a factor of 1.1 on, as in asv
 (https://asv.readthedocs.io), for two processes differ by more than the steps within one. What is marked as noisy or
-shared is no ground for a verdict.
+shared is no ground for a verdict. Of bare mechanisms see `bare`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite, nan
-from typing import Literal
 
+from attnbench.reports import bare
 from attnbench.reports.alike import Match, aligned
 from attnbench.reports.bounded import change_of
-from attnbench.reports.columns import described, measured
+from attnbench.reports.changes import COUNTS, Change, Price, Verdict, changed, side_of, weighed
+from attnbench.reports.columns import measured
 from attnbench.reports.effects import Row, Rows
-from attnbench.reports.stats import CONFIDENCE, Difference, holm, paired, t_interval
+from attnbench.reports.stats import CONFIDENCE, holm
 from attnbench.reports.summary import apart, by_seed, named, split
 
-FACTOR = 1.1  # from which a time or a memory has changed
 TIMES = ("train_step_ms", "infer_step_ms")
 MEMORIES = ("memory_train_mib", "memory_infer_mib")
-COUNTS = ("params", "matmul_flops", "fft_flops")
 ORIGINS = {
     **{"code.commit": "commits", "code.fingerprint": "versions of the code"},
     **{"code.entries": "versions of files of the catalogue"},
     **{"data.hash": "data", "host.device": "processors", "host.name": "hosts", "cost.threads": "numbers of threads"},
     **{"host.torch": "versions of torch", "host.python": "versions of Python", "host.system": "systems"},
 }
-Verdict = Literal["better", "worse", "changed", "within noise", "cannot tell"]
 Samples = Mapping[str, Sequence[float]]
 
 
@@ -42,54 +40,6 @@ class Side:
     name: str
     rows: Mapping[str, Row]
     raw: Mapping[str, Samples] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """What became of one measure of one variant.
-
-    before, after: means over the common seeds. change: after less before, paired. p: Holm-corrected.
-    same: whether all values are equal to the last digit.
-    """
-
-    setting: str
-    variant: str
-    measure: str
-    before: float
-    after: float
-    change: Difference
-    p: float
-    same: bool
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the seeds can say of it."""
-        if self.same:
-            return "within noise"
-        if not isfinite(self.p):
-            return "cannot tell"
-        if self.p >= 1 - CONFIDENCE or not self.change.separates:
-            return "within noise"
-        up = described(self.measure).better == "higher"
-        return "better" if (self.change.mean > 0) == up else "worse"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Price:
-    """What became of one cost of one variant: medians, their ratio, how it was judged, and the verdict."""
-
-    setting: str
-    variant: str
-    cost: str
-    before: float
-    after: float
-    by: str
-    verdict: Verdict
-    p: float = nan
-
-    @property
-    def ratio(self) -> float:
-        return self.after / self.before if self.before else nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +100,8 @@ def settled(rows: Rows) -> list[tuple[str, Rows]]:
 
 def changes(after: Rows, before: Rows) -> list[Change]:
     """One for each setting, variant and measure, with p corrected over all that are not equal to the last digit."""
-    earlier, found = {row["id"]: row for row in before}, []
+    earlier: dict[str, Row] = {row["id"]: row for row in before}
+    found: list[Change] = []
     for setting, rows in settled([row for row in after if row["kind"] == "train"]):
         for (variant,), own in split(rows, ["variant"]):
             olds = [earlier[row["id"]] for row in own]
@@ -159,26 +110,13 @@ def changes(after: Rows, before: Rows) -> list[Change]:
                 if seeds := sorted(sides[0].keys() & sides[1].keys()):
                     old, new = ({seed: one[seed] for seed in seeds} for one in sides)
                     found.append(changed((setting, str(variant), measure), old, new))
+    found += bare.changes(after, earlier)
     ps = holm([nan if one.same else one.change.p for one in found])
     return [replace(one, p=p, change=change_of(one.measure, one.change)) for one, p in zip(found, ps, strict=True)]
 
 
-def changed(of: tuple[str, str, str], old: dict[int, float], new: dict[int, float]) -> Change:
-    setting, variant, measure = of
-    return Change(
-        setting=setting,
-        variant=variant,
-        measure=measure,
-        before=t_interval(list(old.values())).mean,
-        after=t_interval(list(new.values())).mean,
-        change=paired(old, new),
-        p=nan,
-        same=old == new,
-    )
-
-
 def prices(after: Side, before: Side, ids: Iterable[str]) -> list[Price]:
-    """One for each cost that two cost cells both measured, with p corrected over the tests of times."""
+    """One for each cost that two cells both measured, with p corrected over the tests of times."""
     found: list[Price] = []
     rows = [after.rows[id] for id in ids if after.rows[id]["kind"] == "cost"]
     for setting, own in settled(rows):
@@ -187,6 +125,7 @@ def prices(after: Side, before: Side, ids: Iterable[str]) -> list[Price]:
             if new["status"] == old["status"] == "ok":
                 found += [timed((setting, name), (new, old), (after, before)) for name in TIMES if both(new, old, name)]
                 found += [weighed((setting, name), (new, old)) for name in (*MEMORIES, *COUNTS) if both(new, old, name)]
+    found += bare.prices([after.rows[id] for id in sorted(ids)], before.rows)
     ps = holm([one.p for one in found])
     return [replace(one, p=p, verdict=tested(one, p)) for one, p in zip(found, ps, strict=True)]
 
@@ -222,25 +161,6 @@ def timed(of: tuple[str, str], rows: tuple[Row, Row], sides: tuple[Side, Side]) 
         verdict = side_of(after, before) if apart_ else "within noise"
     return Price(
         setting=setting, variant=str(new["variant"]), cost=name, before=before, after=after, by=by, verdict=verdict, p=p
-    )
-
-
-def side_of(after: float, before: float) -> Verdict:
-    """Less is better, from the factor on."""
-    if after > FACTOR * before:
-        return "worse"
-    return "better" if before > FACTOR * after else "within noise"
-
-
-def weighed(of: tuple[str, str], rows: tuple[Row, Row]) -> Price:
-    """A memory, which changes from the factor on, or a count, which has no noise."""
-    (setting, name), (new, old) = of, rows
-    after, before = float(new[f"cost.{name}"]), float(old[f"cost.{name}"])
-    exact = name in COUNTS
-    verdict: Verdict = ("changed" if after != before else "within noise") if exact else side_of(after, before)
-    by = "exact" if exact else "factor"
-    return Price(
-        setting=setting, variant=str(new["variant"]), cost=name, before=before, after=after, by=by, verdict=verdict
     )
 
 

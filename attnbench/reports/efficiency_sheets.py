@@ -108,7 +108,7 @@ def times(own: Place, other: Place | None, what: str) -> str:
     ratio = theirs.value / mine.value
     reach = float(norm.ppf(0.975)) * sqrt(mine.spread**2 + theirs.spread**2)
     sure = ratio > 1 and ratio * (1 - reach) > 1 and not (what == "time" and (own.noisy or (other and other.noisy)))
-    return f" ({'**' if sure else ''}{ratio:.2g}x{'**' if sure else ''})"
+    return f" ({'**' if sure else ''}{three(ratio)}x{'**' if sure else ''})"
 
 
 def growth_sheet(known: Costs) -> Sheet:

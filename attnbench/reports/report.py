@@ -1,5 +1,6 @@
 """Writes what a person reads of a sweep: its rows, summary tables, figures, and the table at the end in a terminal."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from rich import box
 from rich.table import Table as Screen
 from rich.text import Text
 
-from attnbench.reports import anonymous, sheets
+from attnbench.reports import anonymous, atlas, sheets
 from attnbench.reports.across import across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
@@ -123,6 +124,8 @@ def screen(frame: pd.DataFrame, width: int = 120) -> Screen:
     found, wide = tables(frame), width >= WIDE
     if not found and (bare := costs(records(frame))):
         return bare_screen(bare, width)
+    if not found and (spots := atlas.spots(records(frame))):
+        return atlas_screen(spots, width)
     look = {"caption_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
     made = Screen(caption=Text(caption(frame, found)), width=width, **look)
     made.add_column("variant", overflow="fold", ratio=1)
@@ -152,6 +155,24 @@ def bare_screen(known: Costs, width: int) -> Screen:
             made.add_column(Text(name), overflow="fold", justify="right" if place > 1 else "left")
         for row in page.rows:
             made.add_row(*map(Text, row))
+    return made
+
+
+def atlas_screen(spots: Sequence[atlas.Spot], width: int) -> Screen:
+    """The end of a sweep that trained nothing: how far outputs are from full attention's, by input and size."""
+    look = {"caption_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
+    ok, asked = sum(len(spot.numbers.get("output_error", {})) for spot in spots), sum(spot.asked for spot in spots)
+    text = f"{ok} of {asked} cells ok. Error of outputs against full attention with the same weights, 0 being itself: "
+    text += "means with 95 % t intervals over seeds."
+    made = Screen(caption=Text(text), width=width, **look)
+    places = list(dict.fromkeys((spot.input, spot.place) for spot in spots))
+    found = {(spot.variant, spot.input, spot.place): spot.mean("output_error") for spot in spots}
+    made.add_column("variant", overflow="fold", ratio=1)
+    for place in places:
+        made.add_column(Text(", ".join(place)), overflow="fold", justify="right")
+    for variant in dict.fromkeys(spot.variant for spot in spots):
+        errors = [found.get((variant, *place)) for place in places]
+        made.add_row(*map(Text, [variant, *(atlas.shown(one) if one else sheets.NOTHING for one in errors)]))
     return made
 
 

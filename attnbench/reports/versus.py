@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from attnbench.reports.alike import matches_sheet
+from attnbench.reports.changes import Change, Price
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn
-from attnbench.reports.compare import ORIGINS, TIMES, Change, Comparison, Price, Side, compare
+from attnbench.reports.compare import ORIGINS, TIMES, Comparison, Side, compare
 from attnbench.reports.effects import Row, Rows
 from attnbench.reports.rows import counted, read_csv, records
 from attnbench.reports.sheets import Sheet, around, markdown, small, three
@@ -158,7 +159,8 @@ def costs_sheet(costs: Sequence[Price]) -> Sheet:
         title="Costs",
         caption="A time has changed if Mann-Whitney's test of the raw steps says so after Holm's correction, or, "
         "without raw steps, if the quartiles do not meet, and only from a factor of 1.1 on; a memory from this factor "
-        "on; a count if it differs at all. Marked times are not judged. On another machine, costs tell of that.",
+        "on; a count if it differs at all. Times of bare mechanisms, shown where they changed or cannot be judged, are "
+        "tested by Welch's t test over processes. Marked times are not judged. On another machine, costs tell of that.",
         head=["setting", "variant", "cost", "before", "now", "ratio", "by", "p (Holm)", "verdict"],
         rows=rows,
     )
