@@ -25,7 +25,8 @@ FORKED = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:Deprec
 def drawn(folder: Path) -> dict[str, bytes]:
     """All files of two figures of a small sweep."""
     frame = collect(*small())
-    figures.write_all(frame, figures.checked([STRIPS, SPEED], frame), folder, {})
+    with figures.writing(frame, figures.checked([STRIPS, SPEED], frame), folder, {}):
+        pass
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
@@ -52,8 +53,9 @@ def test_an_error_in_another_process_is_the_callers(tmp_path, monkeypatch):
         raise ValueError("this one cannot be drawn")
 
     monkeypatch.setattr(saving.os, "sched_getaffinity", lambda _: {0, 1})
-    with pytest.raises(ValueError, match="cannot be drawn"):
-        saving.save_all({tmp_path / "a": wrong, tmp_path / "b": wrong}, saving.MUCH)
+    both = {tmp_path / "a": wrong, tmp_path / "b": wrong}
+    with pytest.raises(ValueError, match="cannot be drawn"), saving.save_all(both, saving.MUCH):
+        pass
     assert not saving.WAITING
 
 
@@ -82,7 +84,7 @@ def test_a_figure_is_laid_out_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     saving.save(picture, tmp_path / "one.two")
-    assert laid == ["ConstrainedLayoutEngine", "PlaceHolderLayoutEngine", "PlaceHolderLayoutEngine"]
+    assert laid == ["ConstrainedLayoutEngine", "NoneType", "NoneType"]
     assert {path.name for path in tmp_path.iterdir()} == {f"one.two.{end}" for end in ("png", "pdf", "svg")}
 
 

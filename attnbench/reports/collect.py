@@ -1,6 +1,6 @@
 """Reads a sweep's results into one table: a row for every cell that was asked, whatever became of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pandas as pd
 
 from attnbench.reports.mixtures import mixtures, refuse_mixtures
-from attnbench.reports.rows import counted, once, read_csv, records, table
+from attnbench.reports.rows import counted, once, read_csv, records, table, whole
 
 if TYPE_CHECKING:
     from attnbench.manifest import Cell, Manifest
@@ -58,11 +58,12 @@ def gather(store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = 
 
     Raises ValueError as `collect` does.
     """
-    frame = collect(store, manifest, mixed=True)
-    notes = absences(frame)
     file = folder / "rows.csv"
-    if file.is_file() and all(row["status"] == "missing" for row in records(frame)):
-        frame, notes = committed(frame, file)
+    if file.is_file() and not any(store.result(cell.id) or store.failed(cell.id) for cell in manifest.cells):
+        frame, notes = committed(store, manifest, file)
+    else:
+        frame = collect(store, manifest, mixed=True)
+        notes = absences(frame)
     if not mixed:
         refuse_mixtures(frame, manifest.sweep)
     notes += [f"{sentence} They stand side by side because it was asked for." for sentence in mixtures(frame)]
@@ -90,19 +91,25 @@ def machines(frame: pd.DataFrame) -> list[str]:
     return notes
 
 
-def committed(asked: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, list[str]]:
+def committed(store: Results, manifest: "Manifest", file: Path) -> tuple[pd.DataFrame, list[str]]:
     """The rows of a file for the cells that are asked, those it lacks as missing, and a note of both."""
-    wanted = {row["id"]: row for row in records(asked)}
-    held = {row["id"]: row for row in records(read_csv(file))}
-    if all(row["status"] == "missing" for row in held.values()):
-        return asked, []
-    lacking, dropped = wanted.keys() - held.keys(), held.keys() - wanted.keys()
-    if len(lacking) == len(wanted):
-        return asked, [f"{file.name} holds none of the cells that are asked now; it describes another sweep."]
+    frame = read_csv(file)
+    held = {row["id"]: row for row in records(frame)}
+    wanted = {cell.id for cell in manifest.cells}
+    lacking, dropped = wanted - held.keys(), held.keys() - wanted
+    of_none = all(row["status"] == "missing" for row in held.values())
+    if of_none or len(lacking) == len(wanted):
+        told = f"{file.name} holds none of the cells that are asked now; it describes another sweep."
+        asked = collect(store, manifest, mixed=True)
+        return asked, absences(asked) if of_none else [told]
     notes = [f"The store holds none of these cells: the rows were read from {file.name}, not made on this machine."]
+    if not lacking and not dropped and whole(frame):
+        return frame, notes
     if lacking or dropped:
         notes.append(f"{file.name} lacks {len(lacking)} of the cells asked; {len(dropped)} of its own are not asked.")
-    return table(held.get(id, row) for id, row in wanted.items()), notes
+    others = replace(manifest, cells=tuple(cell for cell in manifest.cells if cell.id in lacking))
+    missing = {row["id"]: row for row in records(collect(store, others, mixed=True))}
+    return table(held.get(id) or missing[id] for id in wanted), notes
 
 
 def flat(store: Results, cell: "Cell", sweep: str, equal: str = "") -> Flat:

@@ -1,7 +1,8 @@
 """Draws the figures that a sweep names, from its rows alone; a cell that failed is named on them."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, PLACES, kno
 from attnbench.reports.effects import varying
 from attnbench.reports.references import above_floor
 from attnbench.reports.rows import once, records
-from attnbench.reports.saving import save_all
+from attnbench.reports.saving import save, save_all
 from attnbench.reports.summary import named, split
 
 if TYPE_CHECKING:
@@ -100,46 +101,42 @@ def standard(frame: pd.DataFrame, known: places.Curves) -> list[dict[str, Any]]:
     return drawn + [{"name": name.removeprefix("raw."), "kind": "curves", "y": name} for name in left]
 
 
-@once()
-def write_all(
-    frame: pd.DataFrame,
-    asked: Iterable[Drawing],
-    folder: Path,
-    known: places.Curves,
-    over: "Overall | None" = None,
-) -> list[str]:
-    """Draws all figures into `folder`, in every format, and returns the names of the files without ending.
+@contextmanager
+def writing(frame: pd.DataFrame, asked: Iterable[Drawing], folder: Path, known: places.Curves) -> Iterator[list[str]]:
+    """Draws all figures into `folder`, in every format, beside what its block does; all are there at its end.
 
-    A drawing becomes a figure for each setting. over: what is said over tasks, which has a figure of its own.
+    Gives the names of the files without ending. A drawing becomes a figure for each setting.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[Path, Callable[[], Figure]] = {}
     rows = 0
-    for drawing in asked:
-        for part in parts(frame, drawing):
-            title = ", ".join(filter(None, (drawing.title, part.setting))) or None
-            y = drawing.y or ("" if drawing.panel else measured(part.rows, part.rows[0])[0])
-            found[folder / part.name] = partial(drawn, part.rows, replace(drawing, title=title, y=y), known)
-            rows += len(part.rows)
-    if over:
-        found[folder / profiles.NAME] = partial(profiled, over)
-    save_all(found, rows)
-    return [path.name for path in found]
+    with once():
+        for drawing in asked:
+            for part in parts(frame, drawing):
+                title = ", ".join(filter(None, (drawing.title, part.setting))) or None
+                y = drawing.y or ("" if drawing.panel else measured(part.rows, part.rows[0])[0])
+                found[folder / part.name] = partial(drawn, part.rows, replace(drawing, title=title, y=y), known)
+                rows += len(part.rows)
+    with save_all(found, rows):
+        yield [path.name for path in found]
 
 
 def write(frame: pd.DataFrame, drawing: Drawing, folder: Path, known: places.Curves) -> list[str]:
-    """`write_all` of one drawing."""
-    return write_all(frame, [drawing], folder, known)
+    """`writing` of one drawing, with nothing beside it."""
+    with writing(frame, [drawing], folder, known) as names:
+        return names
+
+
+def write_profiles(over: "Overall", folder: Path) -> list[str]:
+    """The figure of what is said over tasks; returns the name of its file without ending."""
+    with mpl.rc_context(STYLE):
+        save(profiles.profiles(over), folder / profiles.NAME)
+    return [profiles.NAME]
 
 
 def drawn(rows: list[dict[str, Any]], drawing: Drawing, known: places.Curves) -> "Figure":
     """A figure of rows with what is not in the table: how far above a floor they are, and their curves."""
     return draw([{**row, **above_floor(row), **known.get(row["id"], {})} for row in rows], drawing)
-
-
-def profiled(over: "Overall") -> "Figure":
-    with mpl.rc_context(STYLE):
-        return profiles.profiles(over)
 
 
 def draw(rows: list[dict[str, Any]], drawing: Drawing) -> "Figure":

@@ -67,27 +67,22 @@ def made_report(
         manifest, gathered, veil = anonymous.hidden(manifest, gathered)
     frame = gathered.frame
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
-    known = tables(frame, manifest.solved)
-    over, bare = across(known), probed(frame, known)
-    pages = [
-        *sheets_of(frame, known),
-        *over.pages,
-        *widths_sheets(frame),
-        *trials_sheets(frame, manifest.choose),
-        *bare.pages,
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(frame, folder / "rows.csv")
-    write_parquet(frame, folder / "rows.parquet")
-    places.write_curves(curves, folder / places.FILE)
-    (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
-    names = figures.write_all(frame, asked, folder / "figures", curves, over.overall)
-    names += bare.draw(folder / "figures")
-    summary, notes = folder / "summary.md", (*gathered.notes, *over.notes, *bare.notes)
-    summary.write_text(markdown(manifest, notes, pages, names), encoding="utf-8", newline="\n")
-    own = {"manifest": manifest, "frame": frame, "known": known, "pages": pages, "curves": curves, "veil": veil}
-    page = part.Part(**own, notes=(*notes, *filter(None, [told])), beside=part.beside(kept, manifest, veil))
-    write.write([page], folder / write.NAME)
+    with figures.writing(frame, asked, folder / "figures", curves) as names:
+        known = tables(frame, manifest.solved)
+        over, bare = across(known), probed(frame, known)
+        pages = [*sheets_of(frame, known), *over.pages, *widths_sheets(frame), *trials_sheets(frame, manifest.choose)]
+        pages += bare.pages
+        write_csv(frame, folder / "rows.csv")
+        write_parquet(frame, folder / "rows.parquet")
+        places.write_curves(curves, folder / places.FILE)
+        (folder / "summary.tex").write_text(latex(manifest.sweep, pages), encoding="utf-8", newline="\n")
+        names += figures.write_profiles(over.overall, folder / "figures") if over.overall else []
+        names += bare.draw(folder / "figures")
+        summary, notes = folder / "summary.md", (*gathered.notes, *over.notes, *bare.notes)
+        summary.write_text(markdown(manifest, notes, pages, names), encoding="utf-8", newline="\n")
+        own = {"manifest": manifest, "frame": frame, "known": known, "pages": pages, "curves": curves, "veil": veil}
+        page = part.Part(**own, notes=(*notes, *filter(None, [told])), beside=part.beside(kept, manifest, veil))
+        write.write([page], folder / write.NAME)
     return Made(summary, page)
 
 

@@ -36,6 +36,13 @@ def table(rows: Iterable[Row]) -> pd.DataFrame:
     return typed(pd.DataFrame({name: [text(row.get(name)) for row in rows] for name in columns}, dtype=object))
 
 
+def whole(frame: pd.DataFrame) -> bool:
+    """Whether a table that was read is as `table` makes it: each row once and in order, and no column missing."""
+    names = [str(name) for name in frame.columns]
+    ids = frame["id"]
+    return bool(ids.is_monotonic_increasing and ids.is_unique) and names == ordered({*LEADING, *TRAILING, *names})
+
+
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as mappings of plain Python values, None where there is none; within `once` nobody's own."""
     made = MADE.get()

@@ -7,8 +7,9 @@ The same figure gives the same bytes, without dates, and with ids in SVG that no
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -32,20 +33,27 @@ def save(figure: Figure, path: Path) -> None:
     with mpl.rc_context(STYLE):
         for ending, given in FORMATS.items():
             figure.savefig(path.with_name(f"{path.name}.{ending}"), **given)
-            figure.set_layout_engine("none")  # what the first found holds for all
+            figure.set_layout_engine(None)  # what the first found holds for all, which with one are drawn twice
 
 
-def save_all(figures: Mapping[Path, Callable[[], Figure]], rows: int) -> None:
-    """Draws and writes every figure under its path; rows: how many all of them draw."""
+@contextmanager
+def save_all(figures: Mapping[Path, Callable[[], Figure]], rows: int) -> Iterator[None]:
+    """Draws and writes every figure under its path: all are there at the end of its block, whose work goes on beside.
+
+    rows: how many all of them draw. Raises what drawing one raised, at the end of the block.
+    """
     cores = min(len(os.sched_getaffinity(0)), len(figures)) if sys.platform == "linux" else 1
     if cores < 2 or rows < MUCH:
         for path, draw in figures.items():
             save(draw(), path)
+        yield
         return
     WAITING.update(figures)
     try:
         with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as others:
-            list(others.map(save_waiting, figures))
+            saved = others.map(save_waiting, figures)
+            yield
+            list(saved)
     finally:
         WAITING.clear()
 
