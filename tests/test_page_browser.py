@@ -1,7 +1,9 @@
 """The page in a real browser without a network: it sorts, filters, links, copies and says where numbers come from."""
 
+import re
 import time
 from collections.abc import Iterator
+from math import log
 from pathlib import Path
 
 import pytest
@@ -231,6 +233,17 @@ def test_costs_over_tokens_and_the_atlas_are_drawn_where_there_are_rows(opened: 
     cross = opened.one("section[data-nav='Cost over tokens'] .series[data-group=full] .lost")
     opened.hover(cross)
     assert "out of memory" in opened.one("#hint").text
+    line = opened.one("section[data-nav='Cost over tokens'] .series[data-group=linear] .line")
+    assert line.get_attribute("d").count("L") == 3  # through each number of tokens once, of two processes each
+    opened.hover(opened.one("section[data-nav='Cost over tokens'] .crossing[data-group=linear] circle"))
+    below = 256 * 4 ** (log(0.74 / 0.356) / (log(0.74 / 0.356) + log(4.196 / 2.66)))  # of straight lines; truly 640
+    told = re.search(r"below full attention from (\d+) tokens on", opened.one("#hint").text)
+    assert told
+    assert float(told[1]) == pytest.approx(below, abs=1)
+    notes = [one.text for one in opened.all("section[data-nav='Distance from full attention'] figcaption")]
+    assert "Not drawn, for it is zero but for rounding: full." in notes[0]
+    ticks = opened.all("section[data-nav='Distance from full attention'] .tick")
+    assert max(len(one.text) for one in ticks) < 9
     titles = [one.text for one in opened.all("section[data-nav='Distance from full attention'] h4")]
     assert {"error of outputs, input random", "error of outputs, input smooth"} <= set(titles)
 

@@ -204,7 +204,9 @@ def against_loss(pairings: Sequence[Pairing], hue: Mapping[str, Any]) -> Figure:
         axes.set_xscale("log")
         scale(axes, "y", one.measure, [loss for *_, loss in one.points], log_from=6)
         axes.set_title(textwrap.fill(f"{one.setting}; {one.input}, {one.place}", 34), fontweight="normal")
-        axes.set_xlabel(f"{described('result.output_error').label}\n{verdict(one)}")
+        label = textwrap.fill(described("result.output_error").label, 72 // across)
+        axes.set_xlabel(f"{label}\n{verdict(one)}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
         finish(axes, grid="both")
     for axes in grid[len(pairings) :]:

@@ -11,6 +11,7 @@ from math import exp, inf, isfinite, log, nan, sqrt
 from statistics import mean, median
 from typing import Any
 
+import numpy as np
 from scipy.stats import norm
 
 from attnbench.reports.growth import LEAST_SPREAD, Crossover, Growth, Point, crossover, growth
@@ -90,6 +91,14 @@ class Curve:
         """what: time or memory."""
         found = [getattr(place, what) for place in self.places]
         return [point for point in found if point is not None]
+
+    def at(self, size: float, what: str) -> float:
+        """The cost at a size between the measured ones, by straight lines through logarithms; nan without any."""
+        points = [point for point in self.points(what) if isfinite(point.value) and point.value > 0]
+        if not points:
+            return nan
+        sizes, values = (np.log([getattr(point, side) for point in points]) for side in ("size", "value"))
+        return float(np.exp(np.interp(log(size), sizes, values)))
 
     @property
     def order(self) -> str:

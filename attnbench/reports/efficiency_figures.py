@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -128,17 +127,9 @@ def ring(axes: "Axes", known: Costs, curve: Curve, what: str) -> None:
     found = known.crossing(curve, what)
     if found is None or found.word != "at" or not 0 < found.size < inf:
         return
-    points = [point for point in curve.points(what) if isfinite(point.value) and point.value > 0]
-    if not points:
-        return
-    y = float(np.exp(np.interp(np.log(found.size), *logs([(point.size, point.value) for point in points]))))
+    y = curve.at(found.size, what)
     axes.plot([found.size], [y], marker="o", markersize=6, mfc="none", mec="black", mew=0.7, linestyle="", gid="ring")
     axes.plot([max(found.low, found.least), min(found.high, found.most)], [y, y], color="black", lw=0.9)
-
-
-def logs(pairs: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
-    x, y = zip(*pairs, strict=True)
-    return np.log(x), np.log(y)
 
 
 def shown(place: Place) -> bool:

@@ -7,13 +7,23 @@
     page.figure({ title: plot.title, note: plot.note, classes: "lines" }, (svg, width) => {
       const { box, sx, sy } = page.field(svg, plot, width);
       const seen = new Map();
-      return plot.series.flatMap((one) => {
+      const made = plot.series.flatMap((one) => {
         if (!seen.has(one.group)) seen.set(one.group, []);
         const own = seen.get(one.group);
         if (!own.includes(one.variant)) own.push(one.variant);
         return series(svg, one, sx, sy, DASHES[own.indexOf(one.variant) % DASHES.length], box);
       });
+      return made.concat((plot.rings || []).map((one) => crossing(svg, one, sx, sy)));
     });
+
+  // Where a line falls below that of full attention.
+  function crossing(svg, one, sx, sy) {
+    const [x, y] = [sx(one.x), sy(one.y)];
+    svg.append(page.svg("g", { class: "crossing", "data-group": one.group },
+      page.svg("line", { x1: sx(one.low), x2: sx(one.high), y1: y, y2: y }),
+      page.svg("circle", { cx: x, cy: y, r: 5 })));
+    return { x, y, group: one.group, title: one.name, lines: [one.text], cells: [] };
+  }
 
   function series(svg, one, sx, sy, dash, box) {
     const { color } = page.look(one.group);
@@ -21,9 +31,9 @@
     svg.append(made);
     const there = one.x.map((_, i) => i).filter((i) => sx.inside(one.x[i]) && sy.inside(one.y[i]));
     if (one.low && !one.marked) made.append(band(one, there, sx, sy, color));
-    const single = new Set(one.x).size === one.x.length;
-    if (single && there.length > 1) {
-      const path = there.map((i) => `${sx(one.x[i]).toFixed(1)},${sy(one.y[i]).toFixed(1)}`).join("L");
+    const joined = one.path || there.map((i) => [one.x[i], one.y[i]]);
+    if (joined.length > 1) {
+      const path = joined.map(([x, y]) => `${sx(x).toFixed(1)},${sy(y).toFixed(1)}`).join("L");
       const given = { class: "line", d: `M${path}`, "stroke-dasharray": dash };
       made.append(page.svg("path", { ...given, look: { stroke: color } }));
     }

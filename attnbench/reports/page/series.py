@@ -5,9 +5,11 @@ A series is one variant: points from left to right, joined where each has a plac
 
 from collections.abc import Mapping, Sequence
 from math import isfinite, nan
+from statistics import fmean, geometric_mean, median
 from typing import Any
 
-from attnbench.reports import canvas
+from attnbench.reports import canvas, efficiency
+from attnbench.reports.atlas import ROUNDING
 from attnbench.reports.columns import PLACES, described
 from attnbench.reports.effects import Rows, varying
 from attnbench.reports.page.axes import ranged, spans
@@ -21,6 +23,13 @@ Found = dict[str, Any]
 POINTS, SERIES = 60, 300  # of a training's curve, and curves of a figure, above which some are left out
 BANDS = "Lines and bands: mean and 95 % t interval over seeds."
 EACH = "A line for each training."
+LINES = {  # by kind of rows
+    "efficiency": "Points: processes; lines: through what the tables say of them.",
+    "atlas": "Points: seeds; lines: means.",
+}
+RINGS = "Rings: where a line falls below full attention for good, the bar through a ring its 95 % interval."
+TIMED = ("cost.step_ms", "cost.tokens_per_s")  # whose mean over processes is that of logarithms
+CROSSED = {"cost.step_ms": "time", "cost.memory_mib": "memory"}
 OUT_OF_MEMORY = "Crosses at the frame: out of memory, so that this size does not fit."
 COSTS = {  # what is drawn of a row of kind efficiency: bounds, if it has any, and words
     "cost.step_ms": ("time of a step", "ms"),
@@ -102,20 +111,61 @@ def measured(rows: Rows, column: str, words: str, kind: str) -> Found | None:
     if not any(number(row.get(column)) for row in rows):
         return None
     label, unit = COSTS[column] if kind == "efficiency" else (ERRORS[column], "relative to full attention")
-    series, lost = [], False
+    series, lost, exact = [], False, []
     for (variant,), own in split(rows, ["variant"]):
         ordered = sorted(own, key=lambda row: row["site.tokens"])
-        there = [row for row in ordered if row["status"] == "ok" and number(row.get(column))]
+        ok = [row for row in ordered if row["status"] == "ok" and number(row.get(column))]
+        there = [row for row in ok if row[column] >= ROUNDING]
+        exact += [str(variant)] if len(there) < len(ok) else []
         oom = [[row["site.tokens"], row["place"]] for row in ordered if row["status"] == "oom"]
         points = [
             (row["site.tokens"], row[column], *beside(row, column), f"{three(row[column])} {unit}") for row in there
         ]
         made = drawn(str(variant), canvas.group(own[0]), points, [row["place"] for row in there], marked=True)
-        series.append(made | {"lost": oom})
+        series.append(made | {"lost": oom, "path": path(there, column, kind)})
         lost = lost or bool(oom)
     y = f"{label} [{unit}]" if unit else label
     title = f"{label}{f', {words}' if words else ''}"
-    return figure(title, series, {"x": "tokens", "y": y}, OUT_OF_MEMORY if lost else "")
+    crossings = rings(rows, column)
+    note = " ".join(
+        filter(
+            None,
+            (
+                LINES[kind],
+                OUT_OF_MEMORY if lost else "",
+                RINGS if crossings else "",
+                f"Not drawn, for it is zero but for rounding: {', '.join(exact)}." if exact else "",
+            ),
+        )
+    )
+    return figure(title, series, {"x": "tokens", "y": y}, note) | {"rings": crossings}
+
+
+def path(rows: Rows, column: str, kind: str) -> list[list[float | None]]:
+    """What the line of a variant goes through at each number of tokens: the number of its table."""
+    found = []
+    for (tokens,), own in split(rows, ["site.tokens"]):
+        values = [row[column] for row in own]
+        mean = fmean if kind == "atlas" else geometric_mean if column in TIMED else median
+        middle = mean(values)
+        found.append([rounded(float(tokens)), rounded(middle)])
+    return found
+
+
+def rings(rows: Rows, column: str) -> list[Found]:
+    """From where on a variant's cost is below that of full attention, on its line; none for other numbers."""
+    what = CROSSED.get(column, "")
+    known = efficiency.costs(rows) if what else None
+    found = []
+    for curve in known.curves if known else ():
+        crossing = known.crossing(curve, what) if known else None
+        if crossing is None or crossing.word != "at" or not isfinite(y := curve.at(crossing.size, what)):
+            continue
+        ends = max(crossing.low, crossing.least), min(crossing.high, crossing.most)
+        words = f"below full attention from {three(crossing.size)} tokens on [{three(ends[0])}, {three(ends[1])}]"
+        place = {"x": rounded(crossing.size), "y": rounded(y), "low": rounded(ends[0]), "high": rounded(ends[1])}
+        found.append({"name": curve.variant, "group": curve.mechanism, "text": words, **place})
+    return found
 
 
 def beside(row: dict[str, Any], column: str) -> tuple[float, float]:
