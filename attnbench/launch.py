@@ -2,8 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,8 +16,8 @@ from attnbench._widths import Ask, Widths, missed
 from attnbench.cell import Spec, canonical
 from attnbench.check import Checked, check
 from attnbench.engine import codes, local, slurm
+from attnbench.engine._child import beside
 from attnbench.engine._child import environment as child_environment
-from attnbench.engine._child import preparation
 from attnbench.engine._places import Workers
 from attnbench.engine._upkeep import tidy_up
 from attnbench.engine.settings import SiteSettings
@@ -280,26 +278,14 @@ def follow(command: Sequence[str], environment: dict[str, str], title: str, quie
     from rich import console, progress
 
     with (
-        subprocess.Popen(  # a Ctrl-C is for us, and it dies with us
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=preparation(),
-        ) as child,
+        beside(command, environment) as child,
         progress.Progress(console=console.Console(stderr=True), disable=quiet, transient=True) as bar,
     ):
         line = bar.add_task(title, total=None, start=False)
-        assert child.stdout is not None
-        try:
-            for text in child.stdout:
-                words = text.split()
-                if len(words) == 3 and words[0] == PREPARING:
-                    bar.start_task(line)
-                    bar.update(line, completed=int(words[1]), total=int(words[2]))
-                elif not quiet:
-                    print(text, end="", file=sys.stderr)
-        except BaseException:
-            os.killpg(child.pid, signal.SIGKILL)
-            raise
+        for text in child:
+            words = text.split()
+            if len(words) == 3 and words[0] == PREPARING:
+                bar.start_task(line)
+                bar.update(line, completed=int(words[1]), total=int(words[2]))
+            elif not quiet:
+                print(text, end="", file=sys.stderr)

@@ -20,7 +20,7 @@ from attnbench import launch
 from attnbench.cli import main
 from attnbench.engine import _files, _submission, _upkeep, slurm
 from attnbench.engine._clerk import Event
-from attnbench.engine._queue import FIELDS, Job, parse
+from attnbench.engine._queue import Job
 from attnbench.engine._submission import Submission, prepare
 from attnbench.engine.progress import Progress
 from attnbench.engine.states import state
@@ -193,12 +193,6 @@ def test_jobs_of_a_damaged_submission_have_no_cells_and_stop_nobody(tmp_path, mo
     assert (seen.jobs, seen.cells, submission.released_s) == (jobs, {}, 0.0)
 
 
-def test_what_a_sites_squeue_says_beside_its_answer_is_passed_over():
-    line = "7|0|an-abc|RUNNING|abc|n1|None"
-    assert line.count("|") == FIELDS.count("|")
-    assert [job.id for job in parse(f"welcome to the cluster\n{line}\n\n")] == ["7_0"]
-
-
 def test_the_last_words_of_jobs_come_from_a_log_that_says_something(tmp_path):
     folder = tmp_path / "submissions" / "n" / "submitit"
     folder.mkdir(parents=True)
@@ -207,11 +201,6 @@ def test_the_last_words_of_jobs_come_from_a_log_that_says_something(tmp_path):
     os.utime(folder / "7_0_0_log.err", (1, 1))
     assert _upkeep.last_words(tmp_path, "") == f" (no such module; see {folder / '7_0_0_log.err'})"
     assert _upkeep.last_words(tmp_path, "refused") == " (refused)"
-
-
-def test_a_path_that_python_would_cut_in_two_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="':' as the end of a path; choose a results folder without it"):
-        prepare(tmp_path / "12:30", [["a"]], REQUEST)
 
 
 class Gone(io.StringIO):
@@ -286,16 +275,3 @@ def test_an_interrupt_while_data_are_made_ends_the_process_that_makes_them_witho
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, said = process.communicate(timeout=20)
     assert said.count("Traceback") == 1  # that of the program above
-
-
-def test_cancelling_a_cell_cancels_every_job_that_has_it(tmp_path, monkeypatch):
-    jobs = (
-        Job("7", "n", 0, "RUNNING", "", "n1"),
-        Job("8", "n", 0, "PENDING", "", ""),
-        Job("9", "n", 0, "PENDING", "", ""),
-    )
-    seen, asked = slurm.QueueSnapshot(jobs, {"7": ["a", "b"], "8": ["b"], "9": ["c"]}), []
-    monkeypatch.setattr(slurm, "snapshot", lambda _: seen)
-    monkeypatch.setattr(slurm, "ask", lambda *words: asked.append(words) or "")
-    assert slurm.cancel(Store(tmp_path), ["b"]) == ["7", "8"]
-    assert asked == [("scancel", "7", "8")]
