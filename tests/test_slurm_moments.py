@@ -1,4 +1,4 @@
-"""Faults of the plan on a real SLURM at other moments and in other combinations: each takes seconds."""
+"""Faults of the plan on a real SLURM at other moments and in other combinations; the longest run with `-m chaos`."""
 
 import os
 import shutil
@@ -130,10 +130,25 @@ def test_jobs_that_are_cancelled_while_all_of_them_wait_are_not_submitted_again(
     assert sweep.run(replace(REQUEST, limits=Limits(cell_s=0.5))) == 0
 
 
+def test_one_waiting_task_of_an_array_that_is_cancelled_is_not_submitted_again(sweep, cluster):
+    sweep.add(4, seconds=0.5)
+    asked = replace(REQUEST, resources=replace(REQUEST.resources, parallel=4))
+    with drained(cluster, "n1", "n2") as free, sweep.running(asked) as codes:
+        until(20, lambda: [job.held for job in sweep.jobs()] == [False] * 4, "four tasks wait")
+        cluster.sh("scancel", sweep.queue().cells[sweep.ids[2]].id)
+        time.sleep(1.0)
+        free()
+    assert codes == [1]
+    assert len(sweep.submissions()) == 1
+    assert [row["id"] for row in sweep.rows()] == [id for id in sweep.ids if id != sweep.ids[2]]
+    assert sweep.run() == 0
+    sweep.assert_whole()
+
+
 @pytest.mark.fault("F10", "cells that were set aside are opened again by another sweep while their job still runs")
 def test_cells_opened_again_while_jobs_run_are_made_by_either_sweep(sweep):
     sweep.add(1, do="broken", message="boom", times=2)
-    sweep.add(2, seconds=4)
+    sweep.add(2, seconds=2)
     sweep.cells[0] = replace(sweep.cells[0], estimate_s=9)  # it comes first
     with sweep.running(ONE) as first:
         until(20, lambda: sweep.store.failed(sweep.ids[0]), "it is set aside")
@@ -228,6 +243,7 @@ def test_a_cluster_and_this_machine_share_a_store_and_run_no_cell_twice(sweep, m
     assert Counter(seed for seed, _ in sweep.starts()) == dict.fromkeys(range(10), 1)
 
 
+@pytest.mark.chaos
 @pytest.mark.fault("F16", "an administrator requeues a running job and holds it")
 def test_a_job_that_is_requeued_and_held_goes_on(sweep, cluster):
     sweep.add(2, seconds=2)
@@ -242,6 +258,7 @@ def test_a_job_that_is_requeued_and_held_goes_on(sweep, cluster):
     assert len(sweep.submissions()) == 1
 
 
+@pytest.mark.chaos
 @pytest.mark.fault("F15", "the disk is full while cells end, and then their jobs are preempted")
 @pytest.mark.fault("F7", "the same")
 def test_a_job_that_holds_a_row_back_and_is_preempted_makes_it_again(cluster, tmp_path):
@@ -262,6 +279,7 @@ def test_a_job_that_holds_a_row_back_and_is_preempted_makes_it_again(cluster, tm
         sweep.assert_whole()
 
 
+@pytest.mark.chaos
 @pytest.mark.fault("F16", "the logs of running jobs are deleted, and squeue is missing for a while")
 def test_logs_that_are_deleted_and_a_squeue_that_is_missing_cost_nothing(sweep, lie, tmp_path):
     sweep.add(4, seconds=1)

@@ -11,7 +11,7 @@ from attnbench.engine._division import shards
 from attnbench.engine._queue import Job, QueueSnapshot, ask, largest_array
 from attnbench.engine._records import sweep_scratch
 from attnbench.engine._submission import Request, Submission, prepare, snapshot, submissions, submit
-from attnbench.engine._upkeep import Deaf, avoiding, last_words, refusal, shortage, sweep_away, unneeded
+from attnbench.engine._upkeep import Deaf, Waiting, avoiding, last_words, refusal, shortage, sweep_away, unneeded
 from attnbench.engine._verdict import passing
 from attnbench.engine.progress import Progress
 from attnbench.engine.shard import Event
@@ -53,7 +53,7 @@ class Controller:
         self._cancelled: set[str] = set()  # cells whose job somebody cancelled meanwhile
         self._refusal = ""  # sbatch's last words
         self._most = UNBOUNDED  # tasks that one array may have, as far as the queue had room
-        self._deaf = Deaf()
+        self._deaf, self._waiting = Deaf(), Waiting()
         self._finished: list[str] = []  # cells that ended under its eyes
         self._free: set[str] = set()  # jobs that have been seen released
         self._sent_away = 0  # attempts that were preempted or met a time limit
@@ -211,11 +211,11 @@ class Controller:
 
     def _follow(self, seen: QueueSnapshot) -> None:
         """Remembers which jobs live, and notices those that were cancelled while we looked on."""
-        for job in seen.jobs:
-            if job.live:
-                self._live.update((job.id, job.array))
-            elif job.state == "CANCELLED" and job.id in self._live - self._dropped and not self._home(job).dropped(job):
-                self._cancelled.update(seen.shards[job.id])
+        ended = [job for job in seen.jobs if job.state == "CANCELLED" and job.id in self._live]
+        for job in (*ended, *self._waiting.cancelled(seen, self._store.root)):
+            if job.id not in self._dropped and not self._home(job).dropped(job):
+                self._cancelled.update(self._home(job).cells(job))
+        self._live.update(id for job in seen.jobs if job.live for id in (job.id, job.array))
 
     def _due(self, seen: QueueSnapshot, evidence: Mapping[str, Evidence]) -> list[Cell]:
         """Open cells that no job and no live attempt covers, nor has for a while if one ever did."""

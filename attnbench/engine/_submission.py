@@ -141,6 +141,10 @@ class Submission:
         """What its jobs need to start; none where somebody took them away."""
         return sorted((self.folder / "submitit").glob("*.pkl"))
 
+    def started(self, job: Job) -> bool:
+        """Whether SLURM ever started it: its log is there then."""
+        return (self.folder / "submitit" / f"{job.id}_0_log.out").exists()
+
     def drop(self, job: Job) -> None:
         """Leaves a note that we cancel a job, so that other controllers do not take it for a person's wish."""
         with suppress(OSError):

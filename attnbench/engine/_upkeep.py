@@ -13,7 +13,7 @@ from pathlib import Path
 from attnbench.engine import _freeze
 from attnbench.engine._queue import Job, QueueSnapshot, ask
 from attnbench.engine._records import AttemptInfo, born, charge, machine, memory, sweep_scratch
-from attnbench.engine._submission import MAKER, Request
+from attnbench.engine._submission import MAKER, Request, Submission
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.store import ABANDONED_S, Evidence, Store
 
@@ -112,6 +112,21 @@ class Deaf:
             if now - self._since[job.id][1] >= DEAF_S:
                 found.append(job)
         return found
+
+
+class Waiting:
+    """Remembers which array tasks wait: of one that a person cancels while others wait on, squeue shows nothing."""
+
+    def __init__(self) -> None:
+        self._before: list[Job] = []
+
+    def cancelled(self, seen: QueueSnapshot, root: Path) -> list[Job]:
+        """Tasks that have vanished without having been started since the last look."""
+        listed, waiting = {job.id for job in seen.jobs}, [job for job in seen.jobs if job.state == "PENDING"]
+        arrays = {job.array for job in waiting}
+        gone = [job for job in self._before if job.id not in listed and job.array in arrays]
+        self._before = waiting
+        return [job for job in gone if not Submission(root / "submissions" / job.nonce).started(job)]
 
 
 def _sign(info: AttemptInfo) -> float:
