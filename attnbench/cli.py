@@ -1,5 +1,6 @@
 """The command line: each verb parses, calls one module and prints. It imports what a verb needs only when it runs."""
 
+import errno
 import json
 import os
 import sys
@@ -43,6 +44,14 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except ValueError as error:
             click.echo(f"attnbench: {error}", err=True)
+            ctx.exit(REFUSED)
+        except OSError as error:  # such as a full disk
+            if error.errno is None or error.errno == errno.EPIPE:  # click knows what to do when nobody reads on
+                raise
+            place = f": {error.filename}" if error.filename else ""
+            sweeps = ctx.invoked_subcommand in ("sweep", "run")
+            hint = " Nothing that was finished is lost; the same command goes on." if sweeps else ""
+            click.echo(f"attnbench: {error.strerror}{place}.{hint}", err=True)
             ctx.exit(REFUSED)
 
 

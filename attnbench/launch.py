@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,8 +16,10 @@ from attnbench._widths import Ask, Widths, missed
 from attnbench.cell import Spec, canonical
 from attnbench.check import Checked, check
 from attnbench.engine import codes, local, slurm
+from attnbench.engine._child import beside
 from attnbench.engine._child import environment as child_environment
 from attnbench.engine._places import Workers
+from attnbench.engine._upkeep import tidy_up
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.shard import Limits
 from attnbench.engine.store import Evidence, Store
@@ -122,6 +123,7 @@ def started(
     missing = [cell for cell in checked.manifest.cells if unfinished(seen[cell.id])]
     if not missing:
         say(f"All {len(checked.manifest.cells)} cells have ended already; nothing is started.")
+        tidy_up(store, seen)
         return codes.SET_ASIDE if any(known.failed for known in seen.values()) else codes.DONE
     ids = {cell.id for cell in missing if cell.kind == "train"}
     prepare(store, [cell for cell in checked.plan.cells if cell.id in ids], data, options.quiet)
@@ -209,7 +211,7 @@ def reopen(store: Store, seen: Seen, words: Sequence[str]) -> list[str]:
     """Opens the next generation of cells that ended with one of the words; returns their ids."""
     opened = [id for id, known in seen.items() if again(known, words)]
     for id in opened:
-        store.retry(id)
+        store.retry(id, after=seen[id].generation)  # somebody may have opened it since then
     return opened
 
 
@@ -273,16 +275,14 @@ def outcome(
 
 def follow(command: Sequence[str], environment: dict[str, str], title: str, quiet: bool) -> None:
     """Runs a preparing child and shows the progress that it prints; its other output goes to standard error."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from rich import console, progress
 
     with (
-        Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child,
+        beside(command, environment) as child,
+        progress.Progress(console=console.Console(stderr=True), disable=quiet, transient=True) as bar,
     ):
         line = bar.add_task(title, total=None, start=False)
-        assert child.stdout is not None
-        for text in child.stdout:
+        for text in child:
             words = text.split()
             if len(words) == 3 and words[0] == PREPARING:
                 bar.start_task(line)

@@ -79,8 +79,11 @@ class Manifest:
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.name}.{uuid4().hex}")
-        part.write_bytes(data)
-        part.replace(file)
+        try:
+            part.write_bytes(data)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)  # of a disk that did not take it
 
     def text(self) -> str:
         """JSON with a line for each cell."""
@@ -91,14 +94,25 @@ class Manifest:
     @classmethod
     @still()
     def read(cls, file: Path) -> "Manifest":
-        """Raises ValueError when the file is missing or of another schema."""
+        """Raises ValueError when the file is missing, damaged or of another schema."""
         if not file.is_file():
             raise ValueError(f"{file} is not there: `attnbench sweep` writes it when it starts the sweep.")
-        text = json.loads(file.read_text())
-        if (schema := text.pop("schema")) != SCHEMA:
+        try:
+            text = json.loads(file.read_bytes())
+            schema = text.pop("schema")
+        except (ValueError, LookupError, AttributeError, TypeError):
+            raise damaged(file) from None
+        if schema != SCHEMA:
             raise ValueError(f"{file} has schema {schema}; this attnbench reads {SCHEMA}. Run `attnbench sweep` again.")
-        cells = tuple(Cell(**cell) for cell in text.pop("cells"))
-        return cls(**text | {name: tuple(text.get(name, ())) for name in ("figures", "waiting")} | {"cells": cells})
+        try:
+            cells = tuple(Cell(**cell) for cell in text.pop("cells"))
+            return cls(**text | {name: tuple(text.get(name, ())) for name in ("figures", "waiting")} | {"cells": cells})
+        except (LookupError, TypeError):
+            raise damaged(file) from None
+
+
+def damaged(file: Path) -> ValueError:
+    return ValueError(f"{file} is damaged; `attnbench sweep` with the sweep's file writes it again.")
 
 
 @still()

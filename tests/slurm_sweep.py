@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -99,6 +100,7 @@ def in_a_process(sweep: Sweep, *, code: Path | None = None) -> subprocess.Popen[
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests may have it ignored, as nohup does
     _upkeep.DEAF_S = float(os.environ.get("ATTNBENCH_TEST_DEAF_S", _upkeep.DEAF_S))
     given = Sweep(Path(sys.argv[1]))
     given.cells = [Cell(**cell) for cell in json.loads(sys.argv[2])]

@@ -45,6 +45,8 @@ def ended(outcome: str, signature: str | None = None) -> AttemptInfo:
         (replace(HERE, machine="elsewhere", pid=1), True),
         (replace(HERE, machine="elsewhere", heartbeat=NOW - 59), True),
         (replace(HERE, machine="elsewhere", heartbeat=NOW - 61), False),
+        (replace(HERE, machine="elsewhere", heartbeat=NOW + 60), True),  # clocks differ
+        (replace(HERE, machine="elsewhere", heartbeat=NOW + 601), False),  # but not by as much
         (ended("ok"), False),
     ],
 )

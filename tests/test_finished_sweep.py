@@ -138,6 +138,18 @@ def test_retrying_what_is_stale_opens_rows_of_other_code_alone_and_keeps_them(st
     assert store.spec_path(other).with_name("result.json").read_bytes() == row
 
 
+def test_what_killed_processes_left_beside_rows_goes_although_nothing_is_started(store, tmp_path, monkeypatch):
+    found = plan(tmp_path)
+    asked = checked(store, found)
+    end(store, found)
+    folder = store.spec_path(found.cells[0].id).parent
+    uuid = store.attempts(found.cells[0].id)[0].uuid
+    (folder / f"{uuid}.1.tmp").write_text("a draft that was linked")
+    (folder / "checkpoint").mkdir()
+    assert start(store, asked, monkeypatch) == (codes.DONE, [])
+    assert sorted(path.name for path in folder.iterdir()) == ["attempts", "result.json", "spec.json"]
+
+
 def test_the_manifest_of_a_sweep_that_has_ended_keeps_what_was_expected_and_its_time(store, tmp_path, monkeypatch):
     found = plan(tmp_path)
     start(store, check.check(found), monkeypatch)

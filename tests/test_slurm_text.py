@@ -214,6 +214,11 @@ def test_a_percent_sign_in_the_path_is_refused(tmp_path):
         prepare(tmp_path / "50%j", [["a"]], request())
 
 
+def test_a_path_that_python_would_cut_in_two_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="':' as the end of a path; choose a results folder without it"):
+        prepare(tmp_path / "12:30", [["a"]], request())
+
+
 def test_the_code_is_frozen_whole_and_its_marker_comes_last(tmp_path, monkeypatch):
     freeze(tmp_path / "code")
     for package in PACKAGES:
@@ -250,3 +255,22 @@ def test_the_launcher_is_chosen_with_a_reason(programs, monkeypatch, ping, insid
     chosen, sentence = slurm.available()
     assert chosen is expected[0]
     assert expected[1] in sentence
+
+
+def test_what_a_sites_squeue_says_beside_its_answer_is_passed_over():
+    line = "7|0|an-abc|RUNNING|abc|n1|None"
+    assert line.count("|") == _queue.FIELDS.count("|")
+    assert [job.id for job in _queue.parse(f"welcome to the cluster\n{line}\n\n")] == ["7_0"]
+
+
+def test_cancelling_a_cell_cancels_every_job_that_has_it(tmp_path, monkeypatch):
+    jobs = (
+        _queue.Job("7", "n", 0, "RUNNING", "", "n1"),
+        _queue.Job("8", "n", 0, "PENDING", "", ""),
+        _queue.Job("9", "n", 0, "PENDING", "", ""),
+    )
+    seen, asked = slurm.QueueSnapshot(jobs, {"7": ["a", "b"], "8": ["b"], "9": ["c"]}), []
+    monkeypatch.setattr(slurm, "snapshot", lambda _: seen)
+    monkeypatch.setattr(slurm, "ask", lambda *words: asked.append(words) or "")
+    assert slurm.cancel(Store(tmp_path), ["b"]) == ["7", "8"]
+    assert asked == [("scancel", "7", "8")]

@@ -109,6 +109,7 @@ def test_a_running_job_is_deaf_once_nothing_of_its_cells_has_moved_for_long(monk
         ("[Errno 5] Input/output error: '/data/x'", "machine"),
         (f"[Errno {errno.ENOSPC}] No space left on device", "machine"),
         ("CUDA error: uncorrectable ECC error encountered", "machine"),
+        (f"[Errno {errno.EROFS}] Read-only file system: '/data/x'", "machine"),
         ("NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.", "machine"),
         ("[Errno 2] No such file or directory", "error"),
         ("CUDA error: device-side assert triggered", "error"),

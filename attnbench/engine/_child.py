@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,25 @@ def preparation() -> Callable[[], None]:
                 os._exit(1)
 
     return prepare
+
+
+@contextmanager
+def beside(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Iterable[str]]:
+    """The lines of a process that works beside this one: it hears no Ctrl-C, and neither outlives us nor an error."""
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=preparation(),  # safe: nothing has started a thread that could hold a lock
+    ) as child:
+        assert child.stdout is not None
+        try:
+            yield child.stdout
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -43,6 +43,10 @@ class Due:
     def duplicate(self) -> bool:
         return self.committed == "duplicate"
 
+    def event(self, outcome: str, message: str | None) -> Event:
+        """What happened, for those who watch."""
+        return Event(kind="end", id=self.id, outcome=outcome, wall_s=self.wall_s, message=message)
+
 
 class Clerk:
     """The one who writes rows and end records. While he holds some, or has just been refused, nothing new starts."""
@@ -83,6 +87,8 @@ class Clerk:
         self._watch(Event(kind="wait", id=id, message=message))
 
     def _tell(self, due: Due) -> None:
+        if due.attempt.mend() and due.spec is not None:  # somebody took the cell's folder away
+            self._store.ask(dict(due.spec))
         verdict = due.verdict
         if verdict.row is not None and due.committed is None:
             row = {**verdict.row, "spec": due.spec, "wall_s": due.wall_s, "finished": due.finished}

@@ -11,7 +11,7 @@ from attnbench.engine._division import shards
 from attnbench.engine._queue import Job, QueueSnapshot, ask, largest_array
 from attnbench.engine._records import sweep_scratch
 from attnbench.engine._submission import Request, Submission, prepare, snapshot, submissions, submit
-from attnbench.engine._upkeep import Deaf, avoiding, refusal, shortage, sweep_away, unneeded
+from attnbench.engine._upkeep import Deaf, Waiting, avoiding, last_words, refusal, shortage, sweep_away, unneeded
 from attnbench.engine._verdict import passing
 from attnbench.engine.progress import Progress
 from attnbench.engine.shard import Event
@@ -30,7 +30,7 @@ RELEASED_S = 120.0  # a restarted scheduler may have forgotten for so long that 
 class Controller:
     """The loop's memory, none of which is needed to begin again: what it has seen, and how often it tried.
 
-    open: cells that have not ended. counts: how the others did, in the words of `Supervisor.run`.
+    open: cells that have not ended.
     submitted: the last turn left nothing to submit or release. given_up: why, if it did. waits_for: what it last did.
     """
 
@@ -38,7 +38,7 @@ class Controller:
         self, store: Store, cells: Sequence[Cell], request: Request, *, progress: Progress, note: Callable[[str], None]
     ) -> None:
         self.open = {cell.id: cell for cell in cells}
-        self.counts: Counter[str] = Counter()
+        self._cells, self._ends = dict(self.open), dict[str, str]()  # all cells; how those that ended did
         self.submitted = False
         self.given_up = self.waits_for = ""
         self._store, self._request, self._progress, self._say = store, request, progress, note
@@ -53,10 +53,15 @@ class Controller:
         self._cancelled: set[str] = set()  # cells whose job somebody cancelled meanwhile
         self._refusal = ""  # sbatch's last words
         self._most = UNBOUNDED  # tasks that one array may have, as far as the queue had room
-        self._deaf = Deaf()
+        self._deaf, self._waiting = Deaf(), Waiting()
         self._finished: list[str] = []  # cells that ended under its eyes
         self._free: set[str] = set()  # jobs that have been seen released
         self._sent_away = 0  # attempts that were preempted or met a time limit
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How the cells that have ended did, in the words of `Supervisor.run`."""
+        return Counter(word for id, word in self._ends.items() if id not in self.open)
 
     def turn(self) -> bool:
         """Looks at the store and the queue once and does what is missing; True when there is nothing more to do.
@@ -74,6 +79,9 @@ class Controller:
 
     def _turn(self) -> bool:
         evidence = self._harvest()
+        if not self.open:  # since a cell ended its row may have been damaged, or somebody may have opened it again
+            self.open = {id: self._cells[id] for id in self._store.unfinished(self._cells)}
+            evidence = self._harvest()
         if not self.open:
             return True
         if (seen := snapshot(self._store.root, timeout_s=PATIENCE_S)) is None:
@@ -83,10 +91,12 @@ class Controller:
         self._end_deaf(seen, evidence)
         due, covered = self._due(seen, evidence), seen.cells.keys() & self.open.keys()
         if due and self._tries >= TRIES and not covered:
-            self.give_up(f"{TRIES} submissions in a row ended without a finished cell{self._last_words()}")
+            told = last_words(self._store.root, self._refusal)
+            self.give_up(f"{TRIES} submissions in a row ended without a finished cell{told}")
         elif due and time.monotonic() >= self._not_before:
             self._submit(due, evidence, patient=bool(covered))
-            seen = snapshot(self._store.root, timeout_s=PATIENCE_S)
+            if seen := snapshot(self._store.root, timeout_s=PATIENCE_S):
+                self._follow(seen)  # so that a job which a person cancels from now on is known
         elif self._cancelled.issuperset(self.open) and not covered:
             self.give_up("their jobs were cancelled")
         self.submitted = self.release(seen) and self._watched.issuperset(self.open)
@@ -104,21 +114,31 @@ class Controller:
         """
         if seen is None:
             return False
-        known, live = submissions(self._store.root), [job for job in seen.jobs if job.live]
-        if stuck := [job.id for job in live if job.stuck]:
-            self._dropped.update(stuck)
-            ask("scancel", *stuck)
+        known = submissions(self._store.root)
+        live = [job for job in seen.jobs if job.live and job.nonce in known]
+        if stuck := [job for job in live if job.stuck]:
+            self._drop(stuck)
         covered = {cell for job in live if known[job.nonce].released for cell in seen.shards[job.id]}
         done = self._release_again([job for job in live if known[job.nonce].released], known)
         for nonce in sorted({job.nonce for job in live if not known[job.nonce].released}):
             jobs = [job for job in live if job.nonce == nonce]
             cells = {cell for job in jobs for cell in seen.shards[job.id]} - covered
-            if any(cell.status is None for cell in self._store.scan(cells).values()):
+            if known[nonce].pickles and any(cell.status is None for cell in self._store.scan(cells).values()):
                 done &= known[nonce].complete(jobs)
                 covered |= cells
             else:
-                done &= ask("scancel", *(job.id for job in jobs)) is not None
+                done &= self._drop(jobs)
         return done
+
+    def _drop(self, jobs: Sequence[Job]) -> bool:
+        """Cancels jobs that lead nowhere; False when SLURM does not do it."""
+        self._dropped.update(id for job in jobs for id in (job.id, job.array))
+        for job in jobs:
+            self._home(job).drop(job)
+        return ask("scancel", *(job.id for job in jobs)) is not None
+
+    def _home(self, job: Job) -> Submission:
+        return Submission(self._store.root / "submissions" / job.nonce)
 
     def see_off(self) -> None:
         """Waits for the jobs of cells that have ended, and cancels those that do not end by themselves.
@@ -129,7 +149,7 @@ class Controller:
             sweep_away(self._store.root)
             sweep_scratch()
             for id in self._finished:
-                self._store.done(id)  # which removes drafts of killed writers
+                self._store.clean(id)
         end = time.monotonic() + LINGER_S
         while time.monotonic() < end + LINGER_S:
             if (seen := snapshot(self._store.root)) is not None:
@@ -153,12 +173,10 @@ class Controller:
     def _end_deaf(self, seen: QueueSnapshot, evidence: Mapping[str, Evidence]) -> None:
         """Cancels jobs that SLURM calls running although their supervisor is gone or stopped, so others can follow."""
         if (deaf := self._deaf.jobs(seen, evidence)) and not shortage(self._store.root, 0):
-            ids = [job.id for job in deaf]
-            self._dropped.update(ids)
             self._note(
                 f"No sign of life from {', '.join(job.detail for job in deaf)}; cancelled, to be submitted again."
             )
-            ask("scancel", *ids)
+            self._drop(deaf)
 
     def _harvest(self) -> Mapping[str, Evidence]:
         """Takes the cells that have ended off the list; returns what is known of the others."""
@@ -182,22 +200,22 @@ class Controller:
 
     def _ended(self, known: Evidence) -> None:
         """Counts and shows a cell that has its row or is set aside; what had ended before we came is skipped."""
-        if self._begun:
+        if self._begun or known.left:
             self._finished.append(known.id)
         outcome = "failed" if known.failed else known.status if self._begun else "done"
         assert outcome is not None
-        self.counts[outcome] += 1
+        self._ends[known.id] = outcome
         message = str(known.failed.get("message")) if known.failed else None
         kind = "end" if self._begun else "skip"
         self._progress.watch(Event(kind=kind, id=known.id, outcome=outcome, wall_s=known.wall_s, message=message))
 
     def _follow(self, seen: QueueSnapshot) -> None:
         """Remembers which jobs live, and notices those that were cancelled while we looked on."""
-        for job in seen.jobs:
-            if job.live:
-                self._live.add(job.id)
-            elif job.state == "CANCELLED" and job.id in self._live - self._dropped:
-                self._cancelled.update(seen.shards[job.id])
+        ended = [job for job in seen.jobs if job.state == "CANCELLED" and job.id in self._live]
+        for job in (*ended, *self._waiting.cancelled(seen, self._store.root)):
+            if job.id not in self._dropped and not self._home(job).dropped(job):
+                self._cancelled.update(self._home(job).cells(job))
+        self._live.update(id for job in seen.jobs if job.live for id in (job.id, job.array))
 
     def _due(self, seen: QueueSnapshot, evidence: Mapping[str, Evidence]) -> list[Cell]:
         """Open cells that no job and no live attempt covers, nor has for a while if one ever did."""
@@ -233,6 +251,7 @@ class Controller:
                 submission = prepare(self._store.root, divided[start : start + size], request)
                 if not self._sbatch(submission, request, alone=alone, patient=patient):
                     return None
+                patient = True  # what was taken is not to be left behind for a later refusal
         return None
 
     def _sbatch(self, submission: Submission, request: Request, *, alone: bool, patient: bool) -> bool:
@@ -255,18 +274,13 @@ class Controller:
                 self._most, self._tries = max(1, tasks // 2), self._tries - 1
                 self._wait(f"SLURM takes no more jobs now ({self._refusal}); the rest follows as others end.")
                 return False
-            if meant == "clear" and not patient:
-                raise ValueError(f"SLURM refused the jobs: {self._refusal}") from error
-            self._note(f"sbatch failed ({self._refusal}); the queue will show whether the jobs were taken.")
+            if meant == "clear":
+                if not patient:
+                    raise ValueError(f"SLURM refused the jobs: {self._refusal}") from error
+                self._note(f"SLURM refused some jobs ({self._refusal}); they are tried again while others run.")
+            else:
+                self._note(f"sbatch failed ({self._refusal}); the queue will show whether the jobs were taken.")
         return True
-
-    def _last_words(self) -> str:
-        """The last line of the log that was written last, or what sbatch said: why jobs end at once."""
-        logs = self._store.root.glob("submissions/*/submitit/*_log.err")
-        told = sorted((log for log in logs if log.stat().st_size), key=lambda log: log.stat().st_mtime)
-        if self._refusal or not told:
-            return f" ({self._refusal})" if self._refusal else ""
-        return f" ({told[-1].read_text(errors='replace').strip().splitlines()[-1]}; see {told[-1]})"
 
     def _wait(self, why: str) -> None:
         """Says for what the loop waits."""

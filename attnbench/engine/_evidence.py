@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from attnbench.engine import _files
 from attnbench.engine._cache import Cache, mark
 from attnbench.engine._records import AttemptInfo, Damaged, decode, read_attempt, set_aside
 
+CHECKPOINT = "checkpoint"  # in the folder of a cell: what its child keeps for a child after it
 GENERATION = re.compile(r"generation\.(\d+)")
 FINGERPRINT = re.compile(rb'"code":\{[^{}]*"fingerprint":"([0-9a-f]+)"')  # in a row
 
@@ -24,6 +25,7 @@ class Evidence:
         code the fingerprint of what made it.
     corrupt: the row is damaged, or was and has not been made again.
     attempts: those of the newest generation, oldest first; left out once there is a row. live: one still at work.
+    left: beside the row lies what a killed process should have removed.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Evidence:
     attempts: tuple[AttemptInfo, ...] = ()
     live: AttemptInfo | None = None
     failed: Mapping[str, Any] | None = None
+    left: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Look:
         number = newest(found)
         if row := found.get(row_name(number)):
             with suppress(FileNotFoundError):  # moved away meanwhile, or only just being made
-                return self._told(id, number, row)
+                told = self._told(id, number, row)
+                return replace(told, left=True) if any(map(_left, found)) else told
         mine = tuple(info for info in attempts(self.root, id) if info.generation == number) if found else ()
         live = next((info for info in mine if info.alive(self.now)), None)
         failed = set_aside(mine, self.now)
@@ -91,6 +95,10 @@ def newest(names: Iterable[str]) -> int:
     return max((int(found[1]) for name in names if (found := GENERATION.fullmatch(name))), default=0)
 
 
+def _left(name: str) -> bool:
+    return name == CHECKPOINT or name.endswith(".tmp")
+
+
 def row_name(generation: int) -> str:
     return f"result.{generation}.json" if generation else "result.json"
 
@@ -98,6 +106,8 @@ def row_name(generation: int) -> str:
 def attempts(root: Path, id: str) -> list[AttemptInfo]:
     """Every attempt of every generation, oldest first."""
     folder = root / "cells" / id[:2] / id / "attempts"
-    paths = folder.iterdir() if folder.is_dir() else ()
+    paths: list[Path] = []
+    with suppress(FileNotFoundError):  # it may be taken away while we look
+        paths = list(folder.iterdir())
     infos = [read_attempt(path) for path in paths if path.suffix == ".jsonl"]
     return sorted((info for info in infos if info), key=lambda info: (info.started, info.uuid))

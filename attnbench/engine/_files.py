@@ -14,7 +14,7 @@ from zlib import crc32
 
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 MARK = b"attnbench-row "  # then the CRC and the name of the file that holds the bytes
-FRESH_S = 10.0  # an empty marker younger than this is still being written
+FRESH_S = 10.0  # an empty marker whose time is no further from now is still being written; clocks differ
 
 
 def sync_folder(folder: Path) -> None:
@@ -58,11 +58,13 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def create(path: Path, data: bytes, *, owner: str, durable: bool = True) -> bool:
+def create(path: Path, data: bytes, *, owner: str, durable: bool = True, alike: bool = False) -> bool:
     """Gives `data` the name `path` for ever; False, and nothing done, if the name is taken.
 
     Killed at any moment, it leaves either the whole file or none, and at most one `<owner>.*.tmp` beside it.
     Not `durable`, it does not wait for the disk; for what can be found damaged and written anew.
+    alike: whoever takes this name writes what is as good, so that it needs no marker where there are no links, and
+    programs that know of none can read it.
     Raises OSError when the disk does not take the bytes.
     """
     draft = path.with_name(f"{owner}.{uuid4().hex}.tmp")
@@ -70,7 +72,7 @@ def create(path: Path, data: bytes, *, owner: str, durable: bool = True) -> bool
         write(draft, data, os.O_EXCL, durable=durable)
         if draft.read_bytes() != data:
             raise OSError(errno.EIO, "What was written reads back differently", str(draft))
-        made = _link(draft, path)
+        made = _link(draft, path, alike=alike)
         if durable:
             sync_folder(path.parent)
         return made
@@ -91,7 +93,7 @@ def write(path: Path, data: bytes, flag: int, *, durable: bool = True) -> None:
         os.close(handle)
 
 
-def _link(draft: Path, path: Path) -> bool:
+def _link(draft: Path, path: Path, *, alike: bool) -> bool:
     try:
         os.link(draft, path)
     except OSError as error:
@@ -100,8 +102,16 @@ def _link(draft: Path, path: Path) -> bool:
         if isinstance(error, FileExistsError):
             return False
         if error.errno in NO_LINKS:
-            return _mark(draft, path)
+            return _move(draft, path) if alike else _mark(draft, path)
         raise
+    return True
+
+
+def _move(draft: Path, path: Path) -> bool:
+    """Takes the name by renaming; of two that do so at once, the later one's equal file stays."""
+    if path.exists():
+        return False
+    draft.rename(path)
     return True
 
 
@@ -143,7 +153,7 @@ def resolve(path: Path, raw: bytes) -> bytes:
 
     Raises FileNotFoundError while a marker is only just being made; a damaged marker comes back as it is.
     """
-    if not raw and time.time() - path.stat().st_mtime < FRESH_S:
+    if not raw and abs(time.time() - path.stat().st_mtime) < FRESH_S:
         raise FileNotFoundError(errno.ENOENT, "Only just being created", str(path))
     if not raw.startswith(MARK):
         return raw

@@ -42,6 +42,11 @@ class Job:
     node: str
 
     @property
+    def array(self) -> str:
+        """The id of its array; of an array that was cancelled whole while it waited, squeue shows no more than this."""
+        return self.id.partition("_")[0]
+
+    @property
     def live(self) -> bool:
         """True until the job has ended for good; a word of SLURM's that we do not know counts as live."""
         return self.state not in ENDED
@@ -85,12 +90,10 @@ class QueueSnapshot:
 def ask(*argv: str, timeout_s: float = 20) -> str | None:
     """Output of a SLURM command; None when it is missing, fails, or says nothing within `timeout_s`."""
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
 
 def look(nonces: Sequence[str], *, timeout_s: float = 20) -> tuple[Job, ...] | None:
@@ -106,10 +109,16 @@ def look(nonces: Sequence[str], *, timeout_s: float = 20) -> tuple[Job, ...] | N
 
 
 def parse(text: str) -> list[Job]:
-    """Reads the lines of `squeue -h -r -o FIELDS`; lines of other people's jobs of the same name are left out."""
+    """Reads the lines of `squeue -h -r -o FIELDS`; left out are other people's jobs of the same name, and other words.
+
+    Some sites have their programs say more than was asked.
+    """
     jobs = []
     for line in text.splitlines():
-        array, index, name, state, comment, node, reason = line.split("|", 6)
+        parts = line.split("|", FIELDS.count("|"))
+        if len(parts) <= FIELDS.count("|"):
+            continue
+        array, index, name, state, comment, node, reason = parts
         nonce = name.removeprefix(PREFIX)
         if nonce != comment:
             continue

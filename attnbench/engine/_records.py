@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import NoneType
 from typing import Any
 from zlib import crc32
 
@@ -31,6 +32,12 @@ SAME_TWICE = 2  # errors with one signature before a cell is set aside
 CHARGED = 5  # errors, kills and losses of any kind before it is
 CHARGES = ("error", "killed", "machine", "lost")
 FULL = 0.9  # of the memory limit: what makes a death without a word a probable lack of memory
+NUMBER, PERHAPS, TEXT = (int, float), (int, float, NoneType), (str, NoneType)
+KEPT: dict[str, dict[str, Any]] = {  # what the lines of an attempt's file hold, to be believed
+    "start": {"at": NUMBER, "host": str, "pid": int, "machine": str, "born": TEXT, "generation": int, "where": dict},
+    "beat": {"at": NUMBER, "rss_mib": PERHAPS},
+    "end": {"at": NUMBER, "outcome": str, "signature": TEXT, "error": (dict, NoneType), "wall_s": PERHAPS},
+}
 
 
 class Damaged(Exception):
@@ -153,7 +160,7 @@ class AttemptInfo:
         silent = now - self.heartbeat
         if self.here:
             return self.born is not None and born(self.pid) == self.born and silent < HUNG_S
-        return silent < SILENT_S
+        return -HUNG_S < silent < SILENT_S  # a beat from far in the future is a damaged one, or of a wrong clock
 
 
 class Attempt:
@@ -166,7 +173,8 @@ class Attempt:
         self.started: float = start["at"]
         self.log_path = path.with_suffix(".log")
         self._torn = False
-        write(path, line({"kind": "start", **start}), os.O_EXCL)
+        self._start = line({"kind": "start", **start})
+        write(path, self._start, os.O_EXCL)
 
     def heartbeat(self, rss_mib: float | None) -> None:
         """Says that the cell is still at work. Raises OSError; a beat that is missing harms nothing."""
@@ -188,6 +196,15 @@ class Attempt:
         said = {"outcome": outcome, "signature": signature, "error": error, "wall_s": wall_s}
         self._add({"kind": "end", "at": round(time.time(), 3), **said}, durable=durable)
 
+    def mend(self) -> bool:
+        """Writes the file anew where somebody took it away or damaged its start; True if that was so."""
+        if read_attempt(self.path):
+            return False
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)
+        write(self.path, self._start, os.O_EXCL)
+        return True
+
     def _add(self, record: Mapping[str, Any], *, durable: bool) -> None:
         data = b"\n" * self._torn + line(record)  # half a line stands alone, so that it spoils no other
         self._torn = True
@@ -200,28 +217,33 @@ def line(record: Mapping[str, Any]) -> bytes:
 
 
 def read_attempt(path: Path) -> AttemptInfo | None:
-    """What an attempt's file says; None when it does not even hold a start. Torn lines are passed over."""
-    first, *rest = path.read_bytes().split(b"\n")
-    start = _parse(first)
-    if start.get("kind") != "start":
+    """What an attempt's file says; None when it is gone or tells no start. Torn and damaged lines are passed over."""
+    try:
+        first, *rest = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return None
-    end = beat = None
+    if not (start := _parse(first, "start")):
+        return None
+    end: dict[str, Any] = {}
+    beat: dict[str, Any] = {}
     for text in reversed(rest):
-        record = _parse(text)
-        end = end or (record if record.get("kind") == "end" else None)
-        if record.get("kind") == "beat":
-            beat = record
+        end = end or _parse(text, "end")
+        if beat := _parse(text, "beat"):
             break
     told = {name: start[name] for name in ("host", "pid", "generation", "where", "machine", "born")}
-    latest = max(start["at"], beat["at"] if beat else 0.0)
-    rss_mib = beat["rss_mib"] if beat else None
-    return AttemptInfo(uuid=path.stem, started=start["at"], heartbeat=latest, rss_mib=rss_mib, end=end, **told)
+    latest = max(start["at"], beat.get("at", 0.0))
+    return AttemptInfo(
+        uuid=path.stem, started=start["at"], heartbeat=latest, rss_mib=beat.get("rss_mib"), end=end or None, **told
+    )
 
 
-def _parse(text: bytes) -> dict[str, Any]:
+def _parse(text: bytes, kind: str) -> dict[str, Any]:
+    """A line's record, if it is one of this kind; an empty one for another, and where the line is torn or damaged."""
     with suppress(ValueError):
-        record = json.loads(text)
-        return record if isinstance(record, dict) else {}
+        record, kept = json.loads(text), KEPT[kind]
+        if isinstance(record, dict) and record.get("kind") == kind:
+            whole = all(isinstance(record.get(name), allowed) for name, allowed in kept.items())
+            return {**dict.fromkeys(kept), **record} if whole else {}
     return {}
 
 

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -114,14 +115,44 @@ class Submission:
         """Cell ids of each shard."""
         return _shards(self.folder)
 
+    def cells(self, job: Job) -> Sequence[str]:
+        """The cells of one of its jobs, or of a whole array that squeue shows as one job.
+
+        None where the intent is damaged, so that other jobs get them.
+        """
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            shards = self.shards if job.id == job.array else [self.shards[job.shard]]
+            return [cell for shard in shards for cell in shard]
+        return ()
+
     @property
     def released(self) -> bool:
         return (self.folder / "jobs.json").exists()
 
     @property
     def released_s(self) -> float:
-        """Seconds since its jobs were let go."""
-        return time.time() - json.loads(read(self.folder / "jobs.json"))["released"]
+        """Seconds since its jobs were let go; none where the file that says it is damaged."""
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            return time.time() - json.loads(read(self.folder / "jobs.json"))["released"]
+        return 0.0
+
+    @property
+    def pickles(self) -> list[Path]:
+        """What its jobs need to start; none where somebody took them away."""
+        return sorted((self.folder / "submitit").glob("*.pkl"))
+
+    def started(self, job: Job) -> bool:
+        """Whether SLURM ever started it: its log is there then."""
+        return (self.folder / "submitit" / f"{job.id}_0_log.out").exists()
+
+    def drop(self, job: Job) -> None:
+        """Leaves a note that we cancel a job, so that other controllers do not take it for a person's wish."""
+        with suppress(OSError):
+            for id in (job.id, job.array):
+                (self.folder / f"dropped.{id}").touch()
+
+    def dropped(self, job: Job) -> bool:
+        return (self.folder / f"dropped.{job.id}").exists()
 
     def complete(self, jobs: Sequence[Job]) -> bool:
         """Puts every pickle where its task looks for it, then lets the jobs go. False: the scheduler did not do it.
@@ -131,15 +162,13 @@ class Submission:
         """
         from submitit.core.utils import JobPaths
 
-        pickles = sorted((self.folder / "submitit").glob("*.pkl"))
-        assert pickles, self.folder
         for job in jobs:
             place = JobPaths(self.folder / "submitit", job_id=job.id).submitted_pickle
             if not place.exists():
                 copy = place.with_name(f".{uuid4().hex}")
-                shutil.copyfile(pickles[0], copy)
+                shutil.copyfile(self.pickles[0], copy)
                 copy.rename(place)
-        array = jobs[0].id.partition("_")[0]
+        array = jobs[0].array
         if any(job.held for job in jobs) and ask("scontrol", "release", array) is None:
             return False
         self.write("jobs.json", {"schema": SCHEMA, "job": array, "released": time.time()})
@@ -148,7 +177,7 @@ class Submission:
     def write(self, name: str, value: dict[str, Any]) -> None:
         """Writes one of its files, once and durably; what another controller wrote first stands."""
         try:
-            create(self.folder / name, json.dumps(value, indent=1).encode(), owner=name)
+            create(self.folder / name, json.dumps(value, indent=1).encode(), owner=name, alike=True)
         except FileNotFoundError:  # the draft was swept away since the file was there
             if not (self.folder / name).exists():
                 raise
@@ -171,25 +200,33 @@ def snapshot(root: Path, *, timeout_s: float = 6) -> QueueSnapshot | None:
     jobs = look(list(known), timeout_s=timeout_s) if known else ()
     if jobs is None:
         return None
-    return QueueSnapshot(jobs, {job.id: known[job.nonce].shards[job.shard] for job in jobs})
+    return QueueSnapshot(jobs, {job.id: known[job.nonce].cells(job) for job in jobs})
 
 
 def prepare(root: Path, shards: Sequence[Sequence[str]], request: Request) -> Submission:
     """Writes down what is going to be submitted, and freezes the code; nothing reaches the scheduler yet."""
     folder = root.resolve() / "submissions" / uuid4().hex[:12]
-    if "%" in str(folder):
-        raise ValueError(f"SLURM reads '%' in a path as a pattern; choose a results folder without it, not {root}.")
+    for sign, told in (("%", "SLURM reads '%' in a path as a pattern"), (":", "Python reads ':' as the end of a path")):
+        if sign in str(folder):
+            raise ValueError(f"{told}; choose a results folder without it, not {root}.")
     make_folder(folder / "submitit")
-    (folder / MAKER).write_text(json.dumps({"machine": machine(), "pid": os.getpid(), "born": born(os.getpid())}))
+    submission = Submission(folder)
     try:
+        (folder / MAKER).write_text(json.dumps({"machine": machine(), "pid": os.getpid(), "born": born(os.getpid())}))
         freeze(folder / "code")
-    except OSError:
+        submission.write("intent.json", intent(submission, root, shards, request))
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # a full disk is not to be filled by attempts at it
         raise
+    return submission
+
+
+def intent(submission: Submission, root: Path, shards: Sequence[Sequence[str]], request: Request) -> dict[str, Any]:
+    """What is durable before anything is submitted: the cells of each job, and all that a job needs to know."""
     resources, limits = request.resources, request.limits
-    intent = {
+    return {
         "schema": SCHEMA,
-        "nonce": folder.name,
+        "nonce": submission.nonce,
         "host": socket.gethostname(),
         "written": time.time(),
         "store": str(root.resolve()),
@@ -203,9 +240,6 @@ def prepare(root: Path, shards: Sequence[Sequence[str]], request: Request) -> Su
         "expected": {id: request.expected[id] for shard in shards for id in shard if id in request.expected},
         "resources": asdict(resources),
     }
-    submission = Submission(folder)
-    submission.write("intent.json", intent)
-    return submission
 
 
 def submit(submission: Submission, request: Request, *, alone: bool) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from attnbench.engine import _freeze
 from attnbench.engine._queue import Job, QueueSnapshot, ask
-from attnbench.engine._records import AttemptInfo, born, charge, machine, memory
-from attnbench.engine._submission import MAKER, Request
+from attnbench.engine._records import AttemptInfo, born, charge, machine, memory, sweep_scratch
+from attnbench.engine._submission import MAKER, Request, Submission
 from attnbench.engine.settings import SiteSettings
 from attnbench.engine.store import ABANDONED_S, Evidence, Store
 
@@ -46,6 +46,18 @@ def refusal(words: str) -> str:
     if FULL.search(words):
         return "full"
     return "clear" if CLEAR.search(words) and not UNSURE.search(words) else "unsure"
+
+
+def last_words(root: Path, refused: str) -> str:
+    """In brackets, why jobs end at once: what sbatch said, else the last line of the log that was written last."""
+    if refused:
+        return f" ({refused})"
+    said = []
+    for log in root.glob("submissions/*/submitit/*_log.err"):
+        with suppress(OSError):  # somebody may clear logs away
+            if lines := log.read_text(errors="replace").strip().splitlines():
+                said.append((log.stat().st_mtime, f"{lines[-1]}; see {log}"))
+    return f" ({max(said)[1]})" if said else ""
 
 
 def avoiding(request: Request, evidence: Iterable[Evidence]) -> tuple[Request, list[str]]:
@@ -102,6 +114,21 @@ class Deaf:
         return found
 
 
+class Waiting:
+    """Remembers which array tasks wait: of one that a person cancels while others wait on, squeue shows nothing."""
+
+    def __init__(self) -> None:
+        self._before: list[Job] = []
+
+    def cancelled(self, seen: QueueSnapshot, root: Path) -> list[Job]:
+        """Tasks that have vanished without having been started since the last look."""
+        listed, waiting = {job.id for job in seen.jobs}, [job for job in seen.jobs if job.state == "PENDING"]
+        arrays = {job.array for job in waiting}
+        gone = [job for job in self._before if job.id not in listed and job.array in arrays]
+        self._before = waiting
+        return [job for job in gone if not Submission(root / "submissions" / job.nonce).started(job)]
+
+
 def _sign(info: AttemptInfo) -> float:
     return max(info.heartbeat, info.end["at"] if info.end else 0.0)
 
@@ -111,6 +138,15 @@ def unneeded(store: Store, seen: QueueSnapshot) -> list[Job]:
     live = [job for job in seen.jobs if job.live]
     known = store.scan({cell for job in live for cell in seen.shards[job.id]})
     return [job for job in live if all(known[id].status or known[id].failed for id in seen.shards[job.id])]
+
+
+def tidy_up(store: Store, seen: Mapping[str, Evidence]) -> None:
+    """Removes what killed processes left beside rows, and on this machine, once no later attempt will come by."""
+    with suppress(OSError):  # what is left over harms nothing
+        for id, known in seen.items():
+            if known.left:
+                store.clean(id)
+        sweep_scratch()
 
 
 def sweep_away(root: Path) -> None:

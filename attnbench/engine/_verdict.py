@@ -16,12 +16,13 @@ from attnbench.engine._records import FULL, Row
 
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM)  # sent by somebody, never by the cell itself
 PASSING = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ETIMEDOUT),  # the disk
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT),  # the disk
     *(errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE),  # the machine
 }
 ROOM_KIB = 256  # less than this is a full disk
 MACHINE = re.compile(  # what broken machines make a cell say; `[Errno 5]` is how Python opens an error of the disk
-    rf"\[Errno ({errno.EIO}|{errno.ENOSPC}|{errno.EDQUOT}|{errno.ESTALE})\]|uncorrectable ECC|\bXid\b|GPU is lost"
+    rf"\[Errno ({errno.EIO}|{errno.ENOSPC}|{errno.EDQUOT}|{errno.EROFS}|{errno.ESTALE})\]"
+    r"|uncorrectable ECC|\bXid\b|GPU is lost"
     r"|fallen off the bus|CUDA-capable device\(s\) is/are busy|no CUDA-capable device|NVLink error"
     r"|hardware stack error",
     re.IGNORECASE,

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -42,10 +42,11 @@ def run_local(
         progress.passed(cell.id for cell in cells if store.done(cell.id) or store.failed(cell.id))
         supervisor = Supervisor(store, data=data, limits=limits, watch=progress.watch, where={"launcher": "local"})
         supervisor.tick = lambda: progress.refresh(workers=supervisor.width)
-        with _stopped_by_signals(supervisor.drain):
+        with stopped_by_signals(supervisor.drain):
             counts = run_packed(supervisor, store, ids, workers=workers, limits=limits, expected=expected)
     if not quiet:
-        print(closing(counts, sys.argv))
+        with suppress(OSError):  # the terminal is gone, or a log on a full disk
+            print(closing(counts, sys.argv))
     if counts["stopped"] or counts["held"]:
         return REFUSED
     return SET_ASIDE if counts["failed"] else DONE
@@ -72,7 +73,7 @@ def resume_line(argv: Sequence[str]) -> str:
 
 
 @contextmanager
-def _stopped_by_signals(drain: Callable[[str], None]) -> Iterator[None]:
+def stopped_by_signals(drain: Callable[[str], None]) -> Iterator[None]:
     """The first Ctrl-C, SIGTERM or hang-up drains; the second does what it always did."""
     before = {int(number): signal.getsignal(number) for number in SIGNALS}
 

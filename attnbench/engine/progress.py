@@ -52,9 +52,8 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._bar:
-            self.refresh()
-            self._bar.stop()
+        self.refresh()
+        self._stop()
 
     @property
     def done(self) -> int:
@@ -92,14 +91,24 @@ class Progress:
             return
         labels = [self._cells[id].label for id in self._current]
         more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-        self._bar.update(
-            self._task,
-            completed=self.done,
-            left=f"about {span(self.left_s())} left" if self._open else "",
-            failed=f"{self._failed} failed" if self._failed else "",
-            current=", ".join(labels[:SHOWN]) + more,
-        )
-        self._bar.refresh()
+        try:
+            self._bar.update(
+                self._task,
+                completed=self.done,
+                left=f"about {span(self.left_s())} left" if self._open else "",
+                failed=f"{self._failed} failed" if self._failed else "",
+                current=", ".join(labels[:SHOWN]) + more,
+            )
+            self._bar.refresh()
+        except OSError:  # the terminal is gone, and the cells go on
+            self._stop()
+
+    def _stop(self) -> None:
+        """The display's end; from then on, lines."""
+        bar, self._bar = self._bar, None
+        if bar:
+            with suppress(OSError):
+                bar.stop()
 
     def _ended(self, cell: Cell, event: Event) -> None:
         final = event.outcome in (*ROWS, "done", "failed")
@@ -120,10 +129,10 @@ class Progress:
         text = f"[{self.done}/{len(self._cells)}] " + "  ".join(
             part for part in (f"{word:8}", took, cell.label, *first, left) if part
         )
-        if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            with suppress(OSError):  # a log on a full disk
+        with suppress(OSError):  # a log on a full disk, or a terminal that is gone
+            if self._bar:
+                self._bar.console.print(text, markup=False, highlight=False)
+            else:
                 print(text, file=self._stream, flush=True)
 
     def _open_bar(self) -> None:

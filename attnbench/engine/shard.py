@@ -22,7 +22,6 @@ from attnbench.engine._records import CHARGES, Attempt, make_scratch, scratch, s
 from attnbench.engine._verdict import FULL, Verdict, judge, not_started, passing
 from attnbench.engine.store import AlreadyDone, Store
 
-CHECKPOINT = "checkpoint"  # in the folder of a cell: what its child keeps for a child after it
 CROWDED = "crowded"  # how an attempt ends that lacked memory, or on a shared GPU time, while others had it
 ROOMIER = "others took memory or time from it; it runs again with fewer beside it"
 
@@ -51,7 +50,7 @@ class Supervisor:
         self._places = Places(1)
         self._apart: set[str] = set()  # cells that went wrong on a shared GPU, and have one to themselves next time
         self._queue: dict[str, float] = {}  # cells that wait, and the monotonic time before which they do
-        self._counts: Counter[str] = Counter()
+        self._ends: dict[str, str] = {}  # the word for each cell that has ended
         self._told: set[str] = set()  # cells whose waiting has been reported
         self._drained: str | None = None
 
@@ -75,11 +74,11 @@ class Supervisor:
         made by another process meanwhile), failed (set aside), held (the disk took no row before a drain), or the
         reason of a drain. Raises OSError when the store cannot be written for a lasting reason.
         """
-        self._queue, self._counts = dict.fromkeys(ids, 0.0), Counter()
+        self._queue, self._ends = dict.fromkeys(ids, 0.0), {}
         self._places = places or Places(workers)
         sweep_scratch()
         try:
-            while self._jobs or self._clerk.held or self._queue:
+            while self._jobs or self._clerk.held or self._queue or self._opened_again():
                 self._turn()
                 if self._drained and not self._jobs:
                     self._settled(self._clerk.again(now=True))
@@ -90,7 +89,14 @@ class Supervisor:
         finally:
             self._places.close()
         left = {"held": len(self._clerk.held), self._drained or "": len(self._queue)}
-        return self._counts + Counter(left)
+        return Counter(self._ends.values()) + Counter(left)
+
+    def _opened_again(self) -> bool:
+        """Takes up cells whose rows were damaged since they ended here, or that somebody opened again."""
+        for id in self._store.unfinished(self._ends):
+            del self._ends[id]
+            self._queue[id] = 0.0
+        return bool(self._queue)
 
     def drain(self, reason: str) -> None:
         """Kills the running cells and lets `run` return; `reason` ends their records. Safe in a signal handler."""
@@ -156,20 +162,25 @@ class Supervisor:
 
     def _passed_over(self, id: str) -> bool:
         """Whether there is nothing to start now: the cell is finished, set aside, or another process has it."""
-        if self._store.done(id):
-            self._forget(id)  # a process that was killed right after its commit could not
-            self._skip(id, "done")
-        elif failed := self._store.failed(id):
-            self._skip(id, "failed", str(failed.get("message") or failed["signature"]))
-        elif rivals := self._store.rivals(id):
-            self._defer(id, f"running elsewhere: {rivals[0].host}, process {rivals[0].pid}")
-        else:
-            return False
+        try:
+            if self._store.done(id):
+                self._store.forget(id)  # a process that was killed right after its commit could not
+                self._skip(id, "done")
+            elif failed := self._store.failed(id):
+                self._skip(id, "failed", str(failed.get("message") or failed["signature"]))
+            elif rivals := self._store.rivals(id):
+                self._defer(id, f"running elsewhere: {rivals[0].host}, process {rivals[0].pid}")
+            else:
+                return False
+        except OSError as error:  # a damaged row cannot be moved away on a full disk
+            if not passing(error):
+                raise
+            self._clerk.pause(id, error)
         return True
 
     def _skip(self, id: str, outcome: str, message: str | None = None) -> None:
         del self._queue[id]
-        self._counts[outcome] += 1
+        self._ends[id] = outcome
         self._watch(Event(kind="skip", id=id, outcome=outcome, message=message))
 
     def _defer(self, id: str, message: str) -> None:
@@ -268,22 +279,18 @@ class Supervisor:
             verdict = due.verdict
             message = str(verdict.error.get("message")) if verdict.error else None
             if verdict.row is not None:
-                self._forget(due.id)
+                self._store.forget(due.id)
                 word = "done" if due.duplicate else verdict.outcome
                 self._finish(due, word, "another attempt had committed" if due.duplicate else message)
             elif verdict.outcome in CHARGES and (failed := self._store.failed(due.id)):
                 self._finish(due, "failed", str(failed.get("message") or failed["signature"]))
             elif verdict.outcome != "yielded":
                 self._queue[due.id] = time.monotonic() + self._again_s(due)
-                self._watch(_end(due, verdict.outcome, ROOMIER if verdict.outcome == CROWDED else message))
+                self._watch(due.event(verdict.outcome, ROOMIER if verdict.outcome == CROWDED else message))
 
     def _finish(self, due: Due, word: str, message: str | None) -> None:
-        self._counts[word] += 1
-        self._watch(_end(due, word, message))
-
-    def _forget(self, id: str) -> None:
-        """Deletes what attempts at a finished cell had kept for those after them."""
-        shutil.rmtree(self._store.spec_path(id).parent / CHECKPOINT, ignore_errors=True)
+        self._ends[due.id] = word
+        self._watch(due.event(word, message))
 
     def _again_s(self, due: Due) -> float:
         """Longer with every attempt that went wrong, for a machine's troubles take a while."""
@@ -291,7 +298,3 @@ class Supervisor:
             return 0.0
         wrong = [info for info in self._store.attempts(due.id) if info.end and info.end["error"]]
         return min(60.0, self.timing.again_s * 2 ** max(0, len(wrong) - 1))
-
-
-def _end(due: Due, word: str, message: str | None) -> Event:
-    return Event(kind="end", id=due.id, outcome=word, wall_s=due.wall_s, message=message)

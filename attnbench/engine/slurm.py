@@ -4,10 +4,11 @@ No state but files and the queue: the call may be killed at any moment, and the 
 """
 
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 
 from attnbench.engine import _controller, _submission
@@ -15,7 +16,7 @@ from attnbench.engine._controller import Controller
 from attnbench.engine._queue import QueueSnapshot, ask, available
 from attnbench.engine._submission import Request, Resources
 from attnbench.engine.codes import DONE, INCOMPLETE, REFUSED, SET_ASIDE
-from attnbench.engine.local import closing, resume_line
+from attnbench.engine.local import closing, resume_line, stopped_by_signals
 from attnbench.engine.progress import Progress
 from attnbench.engine.store import Store
 from attnbench.manifest import Cell
@@ -28,21 +29,24 @@ __all__ = ["QueueSnapshot", "Request", "Resources", "available", "cancel", "run_
 def run_slurm(store: Store, cells: Sequence[Cell], *, request: Request, wait: bool, quiet: bool) -> int:
     """Brings every cell to its end on SLURM and returns the exit code.
 
-    0: every cell has a row; 1: given up; 3: jobs go on, with `wait` off or after Ctrl-C; 4: some cells are set aside.
+    0: every cell has a row; 1: given up; 3: jobs go on, with `wait` off or after a signal; 4: some cells are set aside.
     Raises ValueError when SLURM refuses what is asked, with its words.
     """
     with Progress(cells, workers=request.resources.parallel, quiet=quiet) as progress:
         control = Controller(store, cells, request, progress=progress, note=partial(_note, quiet=quiet))
         try:
-            _loop(store, control, poll_s=request.site.poll_s, wait=wait)
-            if not control.open:
-                control.see_off()
+            with _interrupted_by_signals():
+                _loop(store, control, poll_s=request.site.poll_s, wait=wait)
+                if not control.open:
+                    control.see_off()
         except KeyboardInterrupt:
-            control.release(snapshot(store))  # what was just submitted must not stay held
+            with suppress(KeyboardInterrupt):  # whoever is in a hurry leaves what is held to the next sweep
+                control.release(snapshot(store))  # what was just submitted must not stay held
     if control.given_up:
-        print(control.given_up, file=sys.stderr)
+        _note(control.given_up, quiet=False)
     if not quiet:
-        print(_closing(control))
+        with suppress(OSError):
+            print(_closing(control))
     if control.given_up:
         return REFUSED
     return INCOMPLETE if control.open else SET_ASIDE if control.counts["failed"] else DONE
@@ -60,7 +64,8 @@ def cancel(store: Store, ids: Collection[str]) -> list[str]:
     """
     if (seen := snapshot(store)) is None:
         raise ValueError("SLURM does not answer, so no job was cancelled; try again later.")
-    jobs = sorted({job.id for cell, job in seen.cells.items() if cell in ids})
+    wanted = set(ids)  # of two jobs with one cell both
+    jobs = sorted({job.id for job in seen.jobs if job.live and not wanted.isdisjoint(seen.shards[job.id])})
     if jobs and ask("scancel", *jobs) is None:  # it also fails when one of them has just ended
         left = snapshot(store)
         if left is None or any(job.live and job.id in jobs for job in left.jobs):
@@ -93,7 +98,19 @@ def _rest(store: Store, control: Controller, poll_s: float) -> None:
 
 def _note(sentence: str, *, quiet: bool) -> None:
     if not quiet:
-        print(sentence, file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal is gone, or a log on a full disk
+            print(sentence, file=sys.stderr, flush=True)
+
+
+def _interrupted_by_signals() -> AbstractContextManager[None]:
+    """SIGTERM and the end of the terminal are Ctrl-C here; only where signals can be taken, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return nullcontext()
+
+    def interrupt(_reason: str) -> None:
+        raise KeyboardInterrupt
+
+    return stopped_by_signals(interrupt)
 
 
 def _closing(control: Controller) -> str:

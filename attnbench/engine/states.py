@@ -143,6 +143,8 @@ def _left_alone(attempts: Sequence[AttemptInfo], queue: Snapshot | None, now: fl
     if last.end["outcome"] in FAILED:
         tries = sum(1 for info in attempts if info.end and info.end["outcome"] in FAILED)
         return CellState("retry", f"{tries} failed: {_cause({**(last.end['error'] or {}), **last.end})}")
+    if last.end["outcome"] in ROWS:
+        return CellState("lost", "its row is gone; `attnbench sweep` makes it again")
     return CellState("new", f"{last.end['outcome']} before it was finished", trouble=_trouble(attempts))
 
 

@@ -45,6 +45,7 @@ from attnbench.engine._still import still
 __all__ = ["AlreadyDone", "Evidence", "Store"]
 
 ABANDONED_S = 3600.0  # a temporary file that belongs to no attempt is left over after so long
+AGAIN_S = 0.05  # before a name is tried again that somebody has taken without a row
 
 
 class AlreadyDone(Exception):
@@ -63,7 +64,9 @@ class Store:
         id, data = identity(spec), canonical(spec).encode() + b"\n"
         path = self.spec_path(id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        while (raw := self._bytes(path)) != data and not _files.create(path, data, owner="spec", durable=False):
+        while (raw := self._bytes(path)) != data:
+            if _files.create(path, data, owner="spec", durable=False, alike=True):  # a child reads it as a plain file
+                break
             if raw is not None:
                 self._quarantine(path, raw, id)
         return id
@@ -72,12 +75,12 @@ class Store:
         """What was asked. Raises ValueError if nothing was, or if the note is damaged."""
         data = self._bytes(self.spec_path(id))
         if data is None:
-            raise ValueError(f"{self.root} has no cell {id}.")
+            raise ValueError(f"The spec of cell {id} is not in {self.root}; `attnbench sweep --retry` writes it again.")
         with suppress(ValueError):
             spec = json.loads(data)
             if identity(spec) == id:
                 return spec
-        raise ValueError(f"The spec of cell {id} in {self.root} is damaged; `attnbench sweep` writes it again.")
+        raise ValueError(f"The spec of cell {id} in {self.root} is damaged; `attnbench sweep --retry` writes it again.")
 
     def spec_path(self, id: str) -> Path:
         """The file that a child process reads its spec from."""
@@ -100,12 +103,12 @@ class Store:
         """How often the cell was opened again by `retry`."""
         return _evidence.newest(self._names(id))
 
-    def retry(self, id: str) -> int:
-        """Opens the next generation, in which the cell has neither row nor attempts, and returns its number.
+    def retry(self, id: str, *, after: int | None = None) -> int:
+        """Opens the generation after that one, or the newest: it has neither row nor attempts. Returns its number.
 
-        Two that do so at once open one.
+        Two that do so at once open one; so do two that have seen the same generation.
         """
-        number = self.generation(id) + 1
+        number = (self.generation(id) if after is None else after) + 1
         path = self._folder(id) / f"generation.{number}"
         with suppress(FileExistsError):
             _files.write(path, b"", os.O_EXCL)
@@ -142,7 +145,8 @@ class Store:
         path, data = self._result(id, full["generation"]), encode(full)
         while not _files.create(path, data, owner=attempt):
             if not (winner := self._row(id, full["generation"], whole=True)):
-                continue  # it was damaged and has been moved away
+                time.sleep(AGAIN_S)  # it was damaged and has been moved away, or is only just being made
+                continue
             if winner["attempt"] == attempt:
                 break  # an earlier call came as far as the link
             twin = line({**full, "equal": full["result"] == winner["result"]})
@@ -180,6 +184,12 @@ class Store:
         known.save()
         return found
 
+    def unfinished(self, ids: Iterable[str]) -> list[str]:
+        """Those of these cells that are asked for and have neither a row nor were set aside."""
+        found = self.scan(ids)
+        ended = {id for id, known in found.items() if known.status or known.failed}
+        return [id for id in found if id not in ended and self.spec_path(id).exists()]
+
     def tidy(self, id: str) -> None:
         """Removes what dead attempts at this cell left over: half-written files, and their scratch folders."""
         now = time.time()
@@ -191,6 +201,15 @@ class Store:
             if not info.alive(now):
                 shutil.rmtree(scratch(info.uuid), ignore_errors=True)
                 shutil.rmtree(self._folder(id) / "attempts" / f"{info.uuid}.scratch", ignore_errors=True)
+
+    def clean(self, id: str) -> None:
+        """Removes what killed processes left beside the row of a cell."""
+        if self.done(id):
+            self.forget(id)
+
+    def forget(self, id: str) -> None:
+        """Deletes what attempts at a finished cell had kept for those after them."""
+        shutil.rmtree(self._folder(id) / _evidence.CHECKPOINT, ignore_errors=True)
 
     def _drop(self, path: Path, attempts: Mapping[str, AttemptInfo], now: float) -> None:
         owner = attempts.get(path.name.partition(".")[0])
