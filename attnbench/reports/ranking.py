@@ -88,6 +88,7 @@ class Ranking:
             return ""
         if not self.apart:
             alike = f"of these {len(self.order)} variants can be told apart"
+            alike += " when all pairs are corrected together" if len(self.order) > 2 else ""
             why = alike if self.compared else "variants have two seeds in common"
             return f"Nothing is ranked: no two {why}{self.wait}."
         if self.best:
