@@ -185,7 +185,7 @@ def line(variant: str, rows: Rows, measure: str, further: list[str]) -> Line:
         costs={name: cost(rows, name) for name in COSTS},
         cost_status=", ".join(words_in(rows, "cost.status")) or "not asked",
         timing=", ".join(word for word in ("noisy", "shared") if "True" in words_in(rows, f"cost.{word}")),
-        trouble=trouble(rows, len(ok) - len(values)),
+        trouble=trouble(rows, [row.get(measure) for row in ok], len(values)),
     )
 
 
@@ -205,10 +205,13 @@ def cost(rows: Rows, name: str) -> Cost:
     return Cost(median=middle(name), q25=middle(f"{name}_q25"), q75=middle(f"{name}_q75"))
 
 
-def trouble(rows: Rows, numberless: int) -> str:
-    """Such as `2 oom, 1 missing; cost oom`; nothing if every cell is ok."""
+def trouble(rows: Rows, measured: list[Any], used: int) -> str:
+    """Such as `2 oom, 1 missing; cost oom`; nothing if every cell is ok and every number is used."""
+    finite = sum(value is not None and isfinite(value) for value in measured)
+    numberless, repeated = len(measured) - finite, finite - used
     words = [f"{count} {status}" for status, count in counted(row["status"] for row in rows) if status != "ok"]
     words += [f"{numberless} without a number"] if numberless else []
+    words += [f"{repeated} of a seed that is there already"] if repeated else []
     prices = [f"cost {status}" for status in words_in(rows, "cost.status") if status != "ok"]
     return "; ".join(filter(None, (", ".join(words), *prices)))
 
