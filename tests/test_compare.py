@@ -13,6 +13,7 @@ from attnbench.reports.collect import collect
 from attnbench.reports.columns import learn
 from attnbench.reports.compare import Side, changes, compare
 from attnbench.reports.rows import records, write_csv
+from attnbench.reports.versus import page
 from tests.made_scores import planted
 
 MECHANISMS = ("full", "mano", "swin", "linear", "fma", "pool")
@@ -93,8 +94,11 @@ def test_a_higher_accuracy_is_better():
 
 def test_one_seed_cannot_tell():
     sides = [side(name, *planted({"darcy": {"full": [own]}})) for name, own in (("new", 0.1), ("old", 0.9))]
-    (change,) = compare(*sides).changes
+    found = compare(*sides)
+    (change,) = found.changes
     assert change.verdict == "cannot tell"
+    assert "Nothing can be judged." in page(found)
+    assert "Nothing changed" not in page(found)
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.3, "worse"), (1 / 1.3, "better"), (1.05, "within noise")])

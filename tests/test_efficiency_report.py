@@ -4,9 +4,10 @@ import re
 import subprocess
 import sys
 from io import StringIO
-from math import inf, isnan, log
+from math import exp, inf, isnan, log, sqrt
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -14,8 +15,8 @@ from attnbench.cell import identity
 from attnbench.manifest import Cell, Manifest
 from attnbench.reports import efficiency_figures, sheets
 from attnbench.reports.collect import collect
-from attnbench.reports.efficiency import Costs, costs
-from attnbench.reports.efficiency_sheets import efficiency_sheets, notes
+from attnbench.reports.efficiency import Costs, Curve, Place, costs
+from attnbench.reports.efficiency_sheets import efficiency_sheets, exponent, notes, times
 from attnbench.reports.report import screen, write_report
 from attnbench.reports.rows import records
 from tests.made_costs import CROSSING, TIMES, Row, frame, gone, made
@@ -60,6 +61,19 @@ def test_a_claim_that_is_not_met_is_called_faster():
     assert "faster" in fields(known(rows), "Growth", "full")
     rows = [row | ({"cost.order": "N^2"} if row["mechanism"] == "linear" else {}) for row in made()]
     assert "slower" in fields(known(rows), "Growth", "linear")
+
+
+def test_an_interval_that_holds_two_orders_declares_none():
+    """Six sizes a doubling apart under a constant of ten times as much, known to 4 %: N as well as N^1.5."""
+    n = [256 * 2.0**k for k in range(6)]
+    rows = tuple({"status": "ok", "cost.step_ms": 10240 + one, "cost.order": "N"} for one in n)
+    for spread, told in ((0.002, "as declared"), (0.04, "cannot tell")):
+        places = [
+            Place(tokens=int(one), shape="x", rows=(row,), spread=spread) for one, row in zip(n, rows, strict=True)
+        ]
+        own = Curve(variant="a", mechanism="a", setting=(), places=tuple(places))
+        assert exponent(own, "time")[2] == told
+        assert 0.5 < own.grown["time"].high - own.grown["time"].low < 1 or told == "as declared"
 
 
 def test_the_spread_of_a_point_is_that_between_processes():
@@ -114,6 +128,23 @@ def test_a_tie_with_full_attention_is_not_bold():
     assert not [field for field in fields(known(rows), "forward: time", "mano") if "**" in field]
     found = known(rows)
     assert "cannot tell" in str(fields(found, "From which size", "mano"))
+
+
+def test_a_speed_up_between_two_processes_each_is_bold_in_no_more_than_25_of_1000_ties():
+    """Two processes know little of their own spread: with the quantile of a normal it would be 15 of 100."""
+    chance, bold, draws = np.random.default_rng(0), 0, 1000
+    for _ in range(draws):
+        logs = chance.normal(0, 0.05, (2, 2))
+        sides = [
+            Place(tokens=1, shape="1", rows=tuple(ok(exp(one)) for one in own), spread=own.std(ddof=1) / sqrt(2), df=1)
+            for own in logs
+        ]
+        bold += "**" in times(sides[0], sides[1], "time")
+    assert bold / draws <= 0.025 + 0.01
+
+
+def ok(ms: float) -> Row:
+    return {"status": "ok", "cost.step_ms": ms}
 
 
 def test_a_share_above_one_is_refused():

@@ -6,8 +6,9 @@ from math import exp, inf, log, log2
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
-from attnbench.reports.growth import SIZES, Growth, Point, crossover, declared, growth
+from attnbench.reports.growth import SIZES, Growth, Point, crossover, declared, growth, replicas
 
 DOUBLINGS = [2.0**power for power in range(8, 15)]
 FIVE = [256.0, 1024.0, 4096.0, 9216.0, 16384.0]
@@ -38,6 +39,37 @@ def test_the_interval_holds_a_planted_exponent_in_95_percent(name, sizes):
     assert held >= 20  # of a rate of 95 %, fewer come in one case of 200
     assert np.median([one.high - one.low for one in found]) < 0.3
     assert np.median([one.p for one in found]) == pytest.approx(truth, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("cost", "truth", "sizes"),
+    [
+        (lambda n: 10 * 1024**2 + n**2, 2.0, FIVE),
+        (lambda n: 1024 + n, 1.0, [64 * 2.0**power for power in range(8)]),
+        (lambda n: 1024**1.5 + n**1.5, 1.5, [64 * 2.0**power for power in range(8)]),
+    ],
+    ids=["N^2 under ten times as much", "N with a constant", "N^1.5 with a constant"],
+)
+def test_points_known_to_a_hundredth_are_not_trusted_beyond_it(cost, truth, sizes):
+    """Resampled exponents that only a grid could take would be off by as much as such an interval is wide."""
+    random = np.random.default_rng(11)
+    found = [growth(noisy(sizes, [cost(n) for n in sizes], random, 0.01), seed=draw) for draw in range(60)]
+    assert sum(one.low <= truth <= one.high for one in found) >= 50  # of 95 %, fewer come in one case of 1,000
+    assert np.median([one.high - one.low for one in found]) < 0.06
+
+
+def test_resampled_exponents_are_those_of_a_slow_minimiser():
+    random, n = np.random.default_rng(12), np.array(DOUBLINGS)
+    spread = np.full(len(n), 0.02)
+    rows = np.log(1024**1.5 + n**1.5) + random.normal(0, 0.02, (12, len(n)))
+    for row, p in zip(rows, replicas(n, rows, spread), strict=True):
+
+        def squares(at, row=row):
+            rest = row - np.log(at[1] + (1 - at[1]) * (n / n[0]) ** at[0])
+            return float(((rest - rest.mean()) ** 2).sum())
+
+        slow = minimize(squares, [1.5, 0.9], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15})
+        assert p == pytest.approx(slow.x[0], abs=1e-3)
 
 
 def test_n_log_n_shows_its_own_exponent():

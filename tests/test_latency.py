@@ -14,7 +14,7 @@ from attnbench import _latency, measure
 from attnbench._widths import Ask
 from attnbench.sweep import expand
 from tests.asked import changed, written
-from tests.test_measure import Device
+from tests.fake_device import Device
 
 EQUAL = changed("channels: 8", "channels: 32") + "equal: {what: latency, to: full, within: 0.1}\n"
 FULL_MS = 20.5  # a step of the target
@@ -74,7 +74,9 @@ def test_widths_that_cannot_be_built_or_run_are_passed_over():
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
-    return Device(monkeypatch)
+    made = Device(monkeypatch, measure)
+    monkeypatch.setattr(torch.cuda, "synchronize", made.wait)
+    return made
 
 
 def test_two_steps_are_timed_in_turn_in_both_orders(device):

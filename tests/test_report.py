@@ -63,6 +63,21 @@ def test_a_variant_without_numbers_stays_in_words(tmp_path: Path):
         assert variant in latex
 
 
+def test_a_seed_that_is_there_twice_is_said_to_be_so(tmp_path: Path):
+    store, manifest = small()
+    twice = training(manifest, "full", 2)
+    cells = tuple(replace(cell, seed=1) if cell.id == twice else cell for cell in manifest.cells)
+    text = write_report(store, replace(manifest, cells=cells), tmp_path).read_text()
+    assert line_of(text, "full")[1] == "2 / 3"
+    assert line_of(text, "full")[-1] == "1 of a seed that is there already"
+
+
+def test_a_name_with_signs_of_mathematics_is_drawn_as_it_stands(tmp_path: Path):
+    store, manifest = small()
+    cells = tuple(replace(cell, variant=cell.variant.replace("full", "full $^$ 2")) for cell in manifest.cells)
+    assert write_report(store, replace(manifest, cells=cells), tmp_path).is_file()
+
+
 def test_nothing_is_bold_unless_an_interval_separates(tmp_path: Path):
     store, manifest = small()
     for seed, shift in enumerate((0.004, -0.003, 0.001)):

@@ -13,6 +13,7 @@ from attnbench.ledger.reruns import SPEED, Filter, Pair, Place
 from attnbench.reports.columns import described
 from attnbench.reports.mixtures import mixtures
 from attnbench.reports.rows import read_csv, records
+from attnbench.reports.stats import resolution
 from mechanisms._knobs import nearest
 
 Row = dict[str, Any]
@@ -37,7 +38,7 @@ class Sample:
 
     pairs: how many were used; asked: how many there would be if every cell had a number; lost: those in which a cell
     ended without one, such as one that diverged, so that what is left is a selection. ids: of the cells used.
-    first, second: means of the two sides over all pairs.
+    first, second: means of the two sides over all pairs. step: the least by which the measure, or its logarithm, moves.
     """
 
     by_seed: dict[Any, float]
@@ -48,6 +49,7 @@ class Sample:
     commits: tuple[str, ...]
     first: float = float("nan")
     second: float = float("nan")
+    step: float = 0.0
 
 
 def table(root: Path, sweep: str) -> Table | None:
@@ -121,7 +123,8 @@ def compared(place: Place, pair: Pair, rows: Iterable[Row], *, logs: bool) -> Sa
     used = [row for both in whole for row in both]
     sides = [mean(float(both[i][measure]) for both in whole) for i in (0, 1)] if whole else []
     ids = frozenset(str(row["id"]) for row in used)
-    return Sample(by_seed, len(whole), len(pairs), lost(pairs, measure), ids, commits(used), *sides)
+    step = resolution([log(row[measure]) if logs else float(row[measure]) for row in used])
+    return Sample(by_seed, len(whole), len(pairs), lost(pairs, measure), ids, commits(used), *sides, step=step)
 
 
 def valued(place: Place, rows: Iterable[Row]) -> Sample:

@@ -135,7 +135,7 @@ def weighed(entry: Rerun, place: Place, pair: Pair, own: Table) -> Finding:
         down = log(entry.claimed or 1) < 0
     elif (down := evidence.lower_is_better(place, pair)) is None:
         raise ValueError(f"which side of {measure} is better is not known; say `side: lower` or `side: higher`.")
-    gain = difference([-value if down else value for value in values]) if entry.direction else None
+    gain = difference([-value if down else value for value in values], step=sample.step) if entry.direction else None
     test = repr((place.sweep, measure, ratio, *(sorted(one.items()) for one in (place.where, pair.better, pair.worse))))
     return Finding(about=about(pair), test=test, measure=measure, ours=ours, sample=sample, gain=gain)
 

@@ -47,6 +47,8 @@ def of_value(ours: Interval, published: float, rounding: float, *, same: bool) -
     if not same or not isfinite(ours.half):
         return "cannot tell"
     miss = max(abs(published - ours.mean) - rounding, 0.0)
+    if miss and not ours.half:
+        return "cannot tell"  # seeds that agree to the last digit do not say how far another would lie off
     if miss > ours.half * (ours.n + 1) ** 0.5:
         return "differs"
     return "agrees" if miss <= ours.half <= NARROW * abs(published) else "cannot tell"

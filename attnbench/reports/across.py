@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from attnbench.reports.cautions import selection
 from attnbench.reports.overall import CHANCE, PAST, SEEDS_AT_LEAST, Overall, overall, several
 from attnbench.reports.sheets import NOTHING, Sheet, around
 from attnbench.reports.stats import Interval
@@ -30,7 +31,9 @@ def across(tables: Sequence[Table]) -> Across:
     whole, left_out = overall(tables)
     found, untold = transfers(tables)
     pages = [*([overall_sheet(whole)] if whole else []), *([transfer_sheet(found)] if found else [])]
-    return Across(tuple(pages), (*left_out, *untold), whole)
+    lost = selection([line for table in tables for line in table.lines]) if pages else ""
+    seeds_said = [f"Over tasks only the seeds count that all variants there have.{lost}"] if lost else []
+    return Across(tuple(pages), (*left_out, *untold, *seeds_said), whole)
 
 
 def overall_sheet(whole: Overall) -> Sheet:
@@ -46,7 +49,8 @@ def overall_sheet(whole: Overall) -> Sheet:
     ]
     scales = "; ".join(f"{task.setting}: {task.control or CHANCE}" for task in whole.tasks)
     dropped = f" Not in all tasks, and left out: {', '.join(whole.dropped)}." if whole.dropped else ""
-    few = " Intervals of three seeds are too narrow: they hold the true value in about 91 of 100." * (whole.seeds < 5)
+    few = " Intervals of three seeds are too narrow: they hold the true value in about 91 of 100, in 80 where a seed "
+    few = f"{few}succeeds or fails." * (whole.seeds < 5)
     return Sheet(
         title=f"Over {len(whole.tasks)} tasks",
         caption=f"Scores of {whole.seeds} seeds in each task, so that {whole.full} is 1 and 0 is ({scales}); errors in "

@@ -201,13 +201,11 @@ def against_loss(pairings: Sequence[Pairing], hue: Mapping[str, Any]) -> Figure:
     for axes, one in zip(grid, pairings, strict=False):
         for name, _, distance, loss in one.points:
             axes.plot([seen(distance)], [loss], color=hue[name], marker=mark[name], markersize=5, linestyle="")
-        axes.set_xscale("log")
+        scale(axes, "x", "result.output_error", [seen(distance) for *_, distance, _ in one.points], log_from=1)
         scale(axes, "y", one.measure, [loss for *_, loss in one.points], log_from=6)
         axes.set_title(textwrap.fill(f"{one.setting}; {one.input}, {one.place}", 34), fontweight="normal")
         label = textwrap.fill(described("result.output_error").label, 72 // across)
         axes.set_xlabel(f"{label}\n{verdict(one)}")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
         finish(axes, grid="both")
     for axes in grid[len(pairings) :]:
         axes.remove()

@@ -35,7 +35,13 @@ STYLE: Any = {
     **{"font.family": "DejaVu Sans", "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5},
     **{"xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "legend.title_fontsize": 7},
     **{"axes.linewidth": 0.7, "grid.linewidth": 0.5, "grid.color": "#e2e2e2", "lines.linewidth": 1.3},
-    **{"axes.edgecolor": "#666666", "pdf.fonttype": 42, "legend.frameon": False, "svg.hashsalt": "attnbench"},
+    **{
+        "axes.edgecolor": "#666666",
+        "pdf.fonttype": 42,
+        "text.parse_math": False,
+        "legend.frameon": False,
+        "svg.hashsalt": "attnbench",
+    },
     **{"xtick.bottom": True, "ytick.left": True, "xtick.major.size": 3, "ytick.major.size": 3},
     **{"xtick.major.width": 0.7, "ytick.major.width": 0.7, "axes.titleweight": "bold"},
 }

@@ -1,15 +1,16 @@
 """Tables of what bare mechanisms cost: at each size beside full attention, growth, crossover, share of the limit."""
 
-from math import inf, isfinite, nan, sqrt
+from math import exp, inf, isfinite, nan, sqrt
 from typing import Any
 
-from scipy.stats import norm
+from scipy.stats import t as student
 
 from attnbench.reports.efficiency import FULL, Costs, Curve, Place
 from attnbench.reports.growth import Crossover, Growth, declared
 from attnbench.reports.sheets import NOTHING, Sheet, three
 
 NEAR = 0.1  # by which an exponent may miss the declared one and still be called as declared
+WIDE = 0.5  # what lies between two orders: an interval as wide as that tells none
 ABOVE = 1.0  # share of a limit beyond which the count must be wrong
 
 
@@ -106,8 +107,8 @@ def times(own: Place, other: Place | None, what: str) -> str:
     if not isfinite(theirs.value):
         return " (**full does not fit**)"
     ratio = theirs.value / mine.value
-    reach = float(norm.ppf(0.975)) * sqrt(mine.spread**2 + theirs.spread**2)
-    sure = ratio > 1 and ratio * (1 - reach) > 1 and not (what == "time" and (own.noisy or (other and other.noisy)))
+    reach = float(student.ppf(0.975, min(mine.df, theirs.df))) * sqrt(mine.spread**2 + theirs.spread**2)
+    sure = ratio * exp(-reach) > 1 and not (what == "time" and (own.noisy or (other and other.noisy)))
     return f" ({'**' if sure else ''}{three(ratio)}x{'**' if sure else ''})"
 
 
@@ -135,7 +136,8 @@ def growth_sheet(known: Costs) -> Sheet:
         caption="Cost fitted by a + b N^p, a at least 0, on logarithms; p with 95 % interval by a parametric bootstrap "
         "over what is known of each point, wider where the curve is not of this form. The last step is the exponent "
         "between the two largest sizes. `slower` and `faster` say where the interval stands to the declared order over "
-        "these sizes, with 0.1 for nothing: slower means that the declared growth is not reached yet. Sizes at which "
+        "these sizes, with 0.1 for nothing: slower means that the declared growth is not reached yet; "
+        "an interval of 0.5 or wider tells no order. Sizes at which "
         "memory ran out end a curve and are not fitted.",
         head=[
             *(["setting"] if len(known.settings) > 1 else []),
@@ -177,7 +179,7 @@ def verdict(found: Growth, curve: Curve, what: str) -> str:
         return "faster"
     if found.high + NEAR < wanted:
         return "slower"
-    return "as declared" if found.high - found.low < 1 else "cannot tell"
+    return "as declared" if found.high - found.low < WIDE else "cannot tell"
 
 
 def crossover_sheets(known: Costs) -> list[Sheet]:

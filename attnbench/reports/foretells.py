@@ -60,7 +60,7 @@ class Pairing:
             return f"{what}: the nearer to full attention, the smaller the loss ({rho})."
         if self.rho.high < 0:
             return f"{what}: the nearer to full attention, the larger the loss ({rho})."
-        return f"{what}: the distance does not foretell the loss ({rho})."
+        return f"{what}: whether the distance foretells the loss cannot be told ({rho})."
 
 
 def pairings(tables: Sequence[Table], spots: Sequence[Spot], rows: Sequence[dict[str, Any]]) -> list[Pairing]:

@@ -5,9 +5,10 @@ over all that either of the two takes part in. A variant's rank then lies betwee
 significantly better and the number of all less those significantly worse. Such an interval holds the rank, or all ranks
 that a tie spans, in 95 % of cases for each variant (Mogstad, Romano, Shaikh, Wilhelm, "Inference for Ranks", Review of
 Economic Studies 2024, https://doi.org/10.1093/restud/rdad006: their marginal sets, here from t tests, for a bootstrap
-of three seeds holds less than it says). The best is significantly best if its interval is 1 alone. Variants with a
-letter in common cannot be told apart (Piepho, "An Algorithm for a Letter-Based Representation of All-Pairwise
-Comparisons", JCGS 2004).
+of three seeds holds less than it says). That is so for each by itself: of 15 that are alike, some two would be told
+apart in a quarter of tables. Nothing is ranked unless two differ after correction over all pairs or one is ahead of
+all others. The best is significantly best if its interval is 1 alone. Variants with a letter in common cannot be
+told apart (Piepho, "An Algorithm for a Letter-Based Representation of All-Pairwise Comparisons", JCGS 2004).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ NOTHING = "–"  # noqa: RUF001  an en dash: no such number
 HEAD = ("rank", "group")
 RANKS = (
     "Rank: the ranks that a variant may have, from paired t tests with all others, Holm-corrected over those of each; "
-    "a mean is bold if it is significantly best. "
+    "a mean is bold if it is significantly best. Those of each variant hold in 95 of 100 tables, not all together. "
 )
 LETTERS = "Variants with a letter in common cannot be told apart. "
 GROUPS = 12  # above which letters tell a reader nothing
@@ -42,6 +43,7 @@ class Ranking:
     best: the one that is significantly best, None if none is. tied: those of which the first cannot be told apart.
     compared: number of pairs with two seeds in common. apart: of those that can be told apart.
     more: common seeds that would likely tell the first from the next of which it cannot, as `stats.seeds_more` guesses.
+    absent: number of variants without any result, of which nothing is said.
     """
 
     order: tuple[str, ...]
@@ -52,6 +54,7 @@ class Ranking:
     compared: int
     apart: int
     more: int | None = None
+    absent: int = 0
 
     @property
     def ranks_anything(self) -> bool:
@@ -85,10 +88,11 @@ class Ranking:
             return ""
         if not self.apart:
             alike = f"of these {len(self.order)} variants can be told apart"
+            alike += " when all pairs are corrected together" if len(self.order) > 2 else ""
             why = alike if self.compared else "variants have two seeds in common"
             return f"Nothing is ranked: no two {why}{self.wait}."
         if self.best:
-            return f"{self.best} is significantly best."
+            return f"{self.best} is significantly best{self.of}."
         if self.ranks[self.order[0]][0] > 1:
             return f"None is called best: {self.order[0]}, which has the best mean, is behind over common seeds."
         if not self.tied:
@@ -100,12 +104,17 @@ class Ranking:
         )
 
     @property
+    def of(self) -> str:
+        """Among whom the best is best, where some have no result."""
+        return f" of the {len(self.order)} with results" if self.absent else ""
+
+    @property
     def wait(self) -> str:
         """How many seeds more would likely tell the first two that tie apart; empty if that is not known."""
         if not self.more:
             return ""
         seeds = f"{self.more} common seed{'' if self.more == 1 else 's'} more"
-        return f"; {seeds} would likely tell {self.order[0]} from {self.tied[0]}, before correction"
+        return f"; {seeds} would likely tell {self.order[0]} from {self.tied[0]}, if mean and spread stay as they are"
 
 
 UNRANKED = Ranking(order=(), ranks={}, letters={}, best=None, tied=(), compared=0, apart=0)
@@ -137,8 +146,17 @@ def rank(values: Mapping[str, Values], better: str, whole: Sequence[str] | None 
         tied=tied,
         compared=compared,
         apart=int(ahead.sum()),
-        more=seeds_more(paired(scored[order[0]], scored[tied[0]])) if tied else None,
+        more=seeds_more(paired(scored[order[0]], scored[tied[0]]), still_open(ahead, order.index(tied[0])))
+        if tied
+        else None,
+        absent=len(values) - len(order),
     )
+
+
+def still_open(ahead: np.ndarray, other: int) -> int:
+    """How many tests are open that are corrected with that of the first and another, in the larger family."""
+    known = (ahead | ahead.T).sum(axis=1)
+    return len(ahead) - 1 - int(min(known[0], known[other]))
 
 
 def verdicts(order: Sequence[str], scored: Mapping[str, Values]) -> tuple[np.ndarray, int]:
@@ -146,7 +164,15 @@ def verdicts(order: Sequence[str], scored: Mapping[str, Values]) -> tuple[np.nda
     means, ps = differences(order, scored)
     corrected = np.array([adjusted(own) for own in ps]).reshape(ps.shape)
     apart = np.fmax(corrected, corrected.T) < 1 - CONFIDENCE
-    return apart & (means > 0), int(np.isfinite(ps).sum()) // 2
+    ahead = apart & (means > 0)
+    if not (anything(ps) or (len(order) > 1 and ahead.all(axis=1, where=~np.eye(len(order), dtype=bool)).any())):
+        ahead[:] = False
+    return ahead, int(np.isfinite(ps).sum()) // 2
+
+
+def anything(ps: np.ndarray) -> bool:
+    """Whether any two differ after correction over all pairs."""
+    return bool((adjusted(ps[np.triu_indices(len(ps), 1)]) < 1 - CONFIDENCE).any())
 
 
 def differences(order: Sequence[str], scored: Mapping[str, Values]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from attnbench.reports.cautions import cautions, paired_to, selection
 from attnbench.reports.columns import described
 from attnbench.reports.fronts import CAPTION, FRONTS, UNKNOWN, share
 from attnbench.reports.solved import SOLVED
@@ -16,7 +17,7 @@ from attnbench.reports.summary import Cost, Line, Table
 
 NOTHING = "–"  # noqa: RUF001  an en dash: no such number
 TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "→": r"$\to$"}  # noqa: RUF001
-TEX |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"<": "$<$", ">": "$>$"}
+TEX |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"<": "$<$", ">": "$>$", "|": r"\textbar{}"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +51,7 @@ def error_sheet(table: Table) -> Sheet:
         title=f"{table.setting}: {'score' if first.better == 'higher' else 'error'}",
         caption="Mean over seeds with 95 % t interval, cut off at what the measure can be; seeds are those with a "
         f"result of those asked. {SOLVED if past else ''}{table.ranking.told}"
-        f"The difference is paired to {against} over the seeds that both have (n). It is bold if it differs from zero "
-        "after Holm's correction over this table; otherwise the next column counts the common seeds more that would "
-        "separate the two with a chance of 80 %, before that correction, if mean and spread stay as they are.",
+        f"{paired_to(table)}{cautions(table)}",
         head=[*head, *(described(name).label for name in further), f"difference to {against}", "seeds more", "not ok"],
         rows=[*rows, *levels],
         starts=starts(table) | ({len(rows)} if levels else set()),
@@ -102,7 +101,8 @@ def cost_sheet(table: Table) -> Sheet:
         title=f"{table.setting}: cost",
         caption="Measured once per variant. Throughput: median and quartiles of repeated steps; a noisy one did not "
         "settle and is no ground for a comparison. FLOP counts the matrix products of a forward pass, and its Fourier "
-        f"transforms apart. {CAPTION if known else UNKNOWN}".rstrip(),
+        f"transforms apart. {CAPTION if known else UNKNOWN}".rstrip()
+        + (selection(table.lines) if known else ""),
         head=head,
         rows=rows,
         starts=starts(table),
@@ -198,7 +198,7 @@ def change(line: Line, reference: str | None) -> str:
     if line.change is None:
         return NOTHING
     shown = around(line.change, sign="+")
-    return f"{f'**{shown}**' if line.separated else shown} (n = {line.change.n})"
+    return f"{f'**{shown}**' if line.separated and not line.selected else shown} (n = {line.change.n})"
 
 
 def more(line: Line) -> str:
@@ -267,7 +267,7 @@ def latex(sheet: Sheet, label: str) -> str:
     for i, row in enumerate(sheet.rows):
         lines += [r"\addlinespace"] if i in sheet.starts else []
         lines.append(" & ".join(map(tex, row)) + r" \\")
-    columns = "l" + "r" * (len(sheet.head) - 1)
+    columns, label = "l" + "r" * (len(sheet.head) - 1), re.sub(r"[^\w:.-]", "-", label)
     return "\n".join(
         [
             *(r"\begin{table*}", r"\centering", rf"\caption{{{tex(sheet.title + '. ' + sheet.caption)}}}"),
@@ -282,4 +282,5 @@ def tex(text: str) -> str:
     parts = text.split("**")
     escaped = ["".join(TEX.get(mark, mark) for mark in part.replace("`", "")) for part in parts]
     joined = "".join(rf"\textbf{{{part}}}" if i % 2 else part for i, part in enumerate(escaped))
+    joined = re.sub(r"^(?=[\[*])", "{}", joined)  # what a line break before it would take for its own
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", joined)

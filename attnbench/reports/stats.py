@@ -57,10 +57,19 @@ def t_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
 
 
 def difference(values: Values, confidence: float = CONFIDENCE, step: float = 0.0) -> Difference:
-    """`t_interval` of differences that are already paired, with the p of their mean being zero (`p_of_zero`)."""
+    """`t_interval` of differences that are already paired, with the two-sided p of their mean being zero.
+
+    step: the least by which the measure moves. Scores counted on few examples repeat, and two or three equal
+    differences are no proof of a spread of zero: theirs is taken for one step.
+    """
     values = finite(values)
-    around = t_interval(values, confidence)
-    return Difference(around.mean, around.low, around.high, around.n, p_of_zero(values, step))
+    found, n = t_interval(values, confidence), len(values)
+    error = float(values.std(ddof=1)) / sqrt(n) if n > 1 else nan
+    if step and found.mean and error <= ROUNDING * abs(found.mean):
+        error = step / sqrt(n)
+        half = float(stdtrit(n - 1, (1 + confidence) / 2)) * error if isfinite(step) else 0.0
+        found = Interval(found.mean, found.mean - half, found.mean + half, n)
+    return Difference(**vars(found), p=p_of_zero(found, error))
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = CONFIDENCE) -> Difference:
@@ -77,21 +86,13 @@ def resolution(values: Values) -> float:
     return float(apart.min()) if len(apart) else inf
 
 
-def p_of_zero(values: np.ndarray, step: float = 0.0) -> float:
-    """Two-sided p of a one-sample t test against zero.
-
-    step: the least by which the measure moves. Scores counted on few examples repeat, and two or three equal
-    differences are no proof of a spread of zero: theirs is taken for one step.
-    """
-    n = len(values)
-    if n < 2:
+def p_of_zero(found: Interval, error: float) -> float:
+    """Two-sided p of a one-sample t test of a mean against zero. error: the standard error of that mean."""
+    if found.n < 2:
         return nan
-    mean, error = float(values.mean()), float(values.std(ddof=1)) / sqrt(n)
-    if error <= ROUNDING * abs(mean):
-        if not mean or not step:
-            return 0.0 if mean else 1.0
-        error = step / sqrt(n)
-    return float(2 * stdtr(n - 1, -abs(mean) / error))
+    if error <= ROUNDING * abs(found.mean):
+        return 0.0 if found.mean else 1.0
+    return float(2 * stdtr(found.n - 1, -abs(found.mean) / error))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -123,15 +124,16 @@ def planned(confidence: float, power: float) -> tuple[np.ndarray, np.ndarray]:
     return counts, stdtrit(counts - 1, (1 + confidence) / 2) + stdtrit(counts - 1, power)
 
 
-def seeds_more(found: Interval, confidence: float = CONFIDENCE) -> int | None:
+def seeds_more(found: Interval, tests: int = 1) -> int | None:
     """How many seeds more would likely separate two that are not separated; None where that cannot be told.
 
+    tests: of those corrected together, how many are still open, so that each has only its share of the level.
     It takes the mean and spread seen so far for the true ones; that is a guide to planning, no promise.
     """
     if found.n < 2:
         return None
-    deviation = found.half * sqrt(found.n) / float(stdtrit(found.n - 1, (1 + confidence) / 2))
-    needed = seeds_needed(found.mean, deviation, confidence)
+    deviation = found.half * sqrt(found.n) / float(stdtrit(found.n - 1, (1 + CONFIDENCE) / 2))
+    needed = seeds_needed(found.mean, deviation, 1 - (1 - CONFIDENCE) / tests)
     return None if needed is None else max(needed - found.n, 1)
 
 

@@ -6,18 +6,19 @@ from math import inf, isfinite, nan
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from attnbench.reports.bounded import change_of, mean_of
 from attnbench.reports.columns import described, measured, worth
 from attnbench.reports.effects import Rows, varying
 from attnbench.reports.fronts import FRONTS, chances, cost_side
-from attnbench.reports.ranking import UNRANKED, Ranking
+from attnbench.reports.ranking import UNRANKED, Ranking, adjusted, differences
 from attnbench.reports.ranking import rank as standings
 from attnbench.reports.references import references
 from attnbench.reports.rows import counted, records
 from attnbench.reports.solved import WAY, Rate, rate, threshold
-from attnbench.reports.stats import Difference, Interval, holm, paired, seeds_more
+from attnbench.reports.stats import CONFIDENCE, Difference, Interval, paired, seeds_more
 
 COSTS = (
     *("cost.params", "cost.params_trained", "cost.params_pretrained", "cost.matmul_flops", "cost.fft_flops"),
@@ -44,8 +45,8 @@ class Line:
     asked, ok: numbers of its training cells; values: the first measure by seed, of those that are ok.
     spread: smallest and largest of the values. others: intervals of the further measures.
     change: paired to the reference over common seeds, None for the reference itself and where no seed is common.
-    more: seeds that would likely separate the two, None if separated or unknown. p_holm: of the change, in its table.
-    diverged: number of trainings that did. solved: seeds that solved the task, None where that is not asked.
+    more: seeds that would likely separate the two, None if separated or unknown. p_holm: of the change, corrected.
+    diverged, missing: number of trainings that did, or are. solved: seeds that did, None where that is not asked.
     trouble: what became of cells that are not ok, in words with counts; empty if all are.
     cost_status: of its cost cell. timing: `noisy`, `shared` (the node was not its own), both or nothing.
     """
@@ -66,6 +67,7 @@ class Line:
     p_holm: float = nan
     more: int | None = None
     diverged: int = 0
+    missing: int = 0
     solved: Rate | None = None
 
     @property
@@ -73,11 +75,17 @@ class Line:
         """Whether it differs from the reference beyond the spread of seeds, after Holm's correction."""
         return self.change is not None and self.change.separates and self.p_holm < 0.05
 
+    @property
+    def selected(self) -> bool:
+        """Whether some of its trainings ended without a number, so that its values are those of a selection."""
+        return 0 < len(self.values) < self.asked - self.missing
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """All variants in one setting, such as one task at one size; `reference` is a variant's name, None without any.
 
+    candidates: number of variants of which the reference is the best, so that the data chose it.
     levels: for each measure, what its numbers are read against, such as the level of chance.
     solved_from: the score past which a seed has solved the task, None where seeds do not succeed or fail.
     ranking: what can be said of the order of the lines.
@@ -92,6 +100,7 @@ class Table:
     solved_from: float | None = None
     ranking: Ranking = UNRANKED
     fronts: dict[str, dict[str, float]] = field(default_factory=dict)
+    candidates: int = 1
 
 
 def tables(frame: pd.DataFrame, way: float = WAY) -> list[Table]:
@@ -120,6 +129,7 @@ def tables(frame: pd.DataFrame, way: float = WAY) -> list[Table]:
                 solved_from=past,
                 ranking=standing(lines, first),
                 fronts={name: on_front(lines, first, name) for name in FRONTS},
+                candidates=len(candidates(lines)),
             )
         )
     return found
@@ -171,10 +181,11 @@ def line(variant: str, rows: Rows, measure: str, further: list[str]) -> Line:
         spread=(min(values.values(), default=nan), max(values.values(), default=nan)),
         others={name: mean_of(name, list(by_seed(ok, name).values())) for name in further},
         diverged=sum(row["status"] == "diverged" for row in rows),
+        missing=sum(row["status"] == "missing" for row in rows),
         costs={name: cost(rows, name) for name in COSTS},
         cost_status=", ".join(words_in(rows, "cost.status")) or "not asked",
         timing=", ".join(word for word in ("noisy", "shared") if "True" in words_in(rows, f"cost.{word}")),
-        trouble=trouble(rows, len(ok) - len(values)),
+        trouble=trouble(rows, [row.get(measure) for row in ok], len(values)),
     )
 
 
@@ -194,10 +205,13 @@ def cost(rows: Rows, name: str) -> Cost:
     return Cost(median=middle(name), q25=middle(f"{name}_q25"), q75=middle(f"{name}_q75"))
 
 
-def trouble(rows: Rows, numberless: int) -> str:
-    """Such as `2 oom, 1 missing; cost oom`; nothing if every cell is ok."""
+def trouble(rows: Rows, measured: list[Any], used: int) -> str:
+    """Such as `2 oom, 1 missing; cost oom`; nothing if every cell is ok and every number is used."""
+    finite = sum(value is not None and isfinite(value) for value in measured)
+    numberless, repeated = len(measured) - finite, finite - used
     words = [f"{count} {status}" for status, count in counted(row["status"] for row in rows) if status != "ok"]
     words += [f"{numberless} without a number"] if numberless else []
+    words += [f"{repeated} of a seed that is there already"] if repeated else []
     prices = [f"cost {status}" for status in words_in(rows, "cost.status") if status != "ok"]
     return "; ".join(filter(None, (", ".join(words), *prices)))
 
@@ -208,10 +222,17 @@ def words_in(rows: Rows, name: str) -> list[str]:
 
 
 def reference_of(lines: list[Line], measure: str) -> str | None:
-    """The variant that others are compared with: the best of `full`, of all variants where there is none."""
+    """The variant that others are compared with: the best of its candidates."""
+    pool = candidates(lines)
+    return min(pool, key=lambda line: rank(line, measure)).variant if pool else None
+
+
+def candidates(lines: list[Line]) -> list[Line]:
+    """Of `full`, or of all variants where there is none, those with most results: a lucky survivor is no reference."""
     measured = [line for line in lines if line.values]
     pool = [line for line in measured if line.group == REFERENCE] or measured
-    return min(pool, key=lambda line: rank(line, measure)).variant if pool else None
+    most = max((len(line.values) for line in pool), default=0)
+    return [line for line in pool if len(line.values) == most]
 
 
 def rank(line: Line, measure: str) -> tuple[float, str]:
@@ -249,9 +270,28 @@ def compared(lines: list[Line], reference: str | None, measure: str) -> tuple[Li
     base = next((line.values for line in lines if line.variant == reference), {})
     changes = [paired(base, line.values) if line.variant != reference else None for line in lines]
     changes = [change if change and change.n else None for change in changes]
-    ps = holm([change.p if change else nan for change in changes])
+    ps, open_ = corrected([change.p if change else nan for change in changes], lines, reference)
     full = [replace(line, change=change, p_holm=p) for line, change, p in zip(lines, changes, ps, strict=True)]
     told = (
-        replace(line, more=seeds_more(line.change)) if line.change and not line.separated else line for line in full
+        replace(line, more=seeds_more(line.change, open_)) if line.change and not line.separated else line
+        for line in full
     )
     return tuple(replace(line, change=change_of(measure, line.change)) if line.change else line for line in told)
+
+
+def corrected(ps: list[float], lines: list[Line], reference: str | None) -> tuple[list[float], int]:
+    """Holm over the changes, and how many of the tests stay open, at least 1.
+
+    Where the reference was chosen as the best of several, the family is all pairs with any of these: the best of many
+    that are alike looks better than the others, and a correction over its own pairs alone would believe that.
+    """
+    others = {line.variant for line in candidates(lines)} - {reference}
+    values = {line.variant: line.values for line in lines if line.values and line.variant != reference}
+    names, rest = list(values), np.empty(0)
+    if others:
+        _, all_ps = differences(names, values)
+        first, second = np.triu_indices(len(names), 1)
+        chosen = np.array([name in others for name in names])
+        rest = all_ps[first, second][chosen[first] | chosen[second]]
+    family = adjusted(np.concatenate([ps, rest]))
+    return family[: len(ps)].tolist(), max(int((family >= 1 - CONFIDENCE).sum()), 1)

@@ -137,7 +137,8 @@ def transfer_sheet(found: Sequence[Transfer]) -> Sheet:
         caption="Kendall's tau between the orders of all variants that two tasks have in common, controls too, each by "
         "the first measure of its task, with a 95 % interval from a bootstrap over seeds. Pairs of variants that are "
         "told apart in both tasks are ordered alike or oppositely; the last column says between which values tau lies "
-        "whatever the order of the others is.",
+        "if those are right, whatever the order of the others is. Where variants nearly tie, noise draws tau and its "
+        "interval towards 0, so that they can miss the tau of the true means; the last column does not.",
         head=["tasks", "variants", "seeds", *labels],
         rows=rows,
     )

@@ -86,8 +86,9 @@ def verdicts(found: Comparison) -> list[str]:
         for verdict in ("better", "worse", "changed"):
             own = [one for one in things if one.verdict == verdict]
             told += [f"{len(own)} {word} {verdict}: {listed([called(one) for one in own])}."] if own else []
-    if not any(one.verdict in ("better", "worse", "changed") for one in (*found.changes, *found.prices)):
-        told.append("Nothing changed beyond noise.")
+    judged = [one for one in (*found.changes, *found.prices) if one.verdict != "cannot tell"]
+    if not any(one.verdict in ("better", "worse", "changed") for one in judged):
+        told.append("Nothing changed beyond noise." if judged else "Nothing can be judged.")
     if blind := [called(one) for one in (*found.changes, *found.prices) if one.verdict == "cannot tell"]:
         told.append(f"Of {len(blind)} it cannot be told: {listed(blind)}.")
     return told

@@ -1,7 +1,7 @@
 """The numbers on which a timing is judged, from the code that judges."""
 
 from attnbench import measure
-from attnbench.reports import compare, fronts, overall, ranking, stats, transfer
+from attnbench.reports import changes, fronts, overall, ranking, stats, transfer
 from maker.markdown import table
 
 
@@ -38,6 +38,6 @@ def statistics() -> str:
         ("common seeds that a front takes", str(fronts.SEEDS_AT_LEAST)),
         ("common seeds that a statement over tasks takes", str(overall.SEEDS_AT_LEAST)),
         ("variants that a statement on transfer takes", str(transfer.VARIANTS_AT_LEAST)),
-        ("factor from which a time or a memory has changed, in a comparison", f"{compare.FACTOR:g}"),
+        ("factor from which a time or a memory has changed, in a comparison", f"{changes.FACTOR:g}"),
     ]
     return table(["what", "value"], lines)
