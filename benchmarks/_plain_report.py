@@ -30,9 +30,8 @@ def main() -> None:
         (folder / f"{task}.md").write_text(found.to_markdown())
         (folder / f"{task}.tex").write_text(found.to_latex())
         height = 0.17 * own["variant"].nunique()
-        strip = sns.catplot(
-            own, x=measure, y="variant", hue="mechanism", kind="strip", height=height, aspect=7 / height
-        )
+        look = {"kind": "strip", "height": height, "aspect": 7 / height, "legend_out": False}
+        strip = sns.catplot(own, x=measure, y="variant", hue="mechanism", **look)
         save(strip.figure, folder / f"{task}-variants")
         means = own.groupby(["variant", "mechanism"], as_index=False)[[measure, *COSTS]].mean()
         for cost in COSTS:

@@ -42,7 +42,7 @@ def save_all(figures: Mapping[Path, Callable[[], Figure]], rows: int) -> Iterato
 
     rows: how many all of them draw. Raises what drawing one raised, at the end of the block.
     """
-    cores = min(len(os.sched_getaffinity(0)), len(figures)) if sys.platform == "linux" else 1
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
     if cores < 2 or rows < MUCH:
         for path, draw in figures.items():
             save(draw(), path)
@@ -50,7 +50,7 @@ def save_all(figures: Mapping[Path, Callable[[], Figure]], rows: int) -> Iterato
         return
     WAITING.update(figures)
     try:
-        with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as others:
+        with ProcessPoolExecutor(min(cores, len(figures)), mp_context=get_context("fork")) as others:
             saved = others.map(save_waiting, figures)
             yield
             list(saved)
