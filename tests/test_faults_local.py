@@ -75,9 +75,9 @@ def test_a_cell_killed_from_outside_runs_again(pool):
 @pytest.mark.fault("F14", "kill -9 of the controller, which here is the supervisor too")
 @pytest.mark.parametrize("done", [0, 1, 3])
 def test_a_killed_pool_is_named_and_resumed(pool, done):
-    pool.add(6, seconds=0.3)
+    pool.add(6, seconds=0.6)
     process = pool.start()
-    until(lambda: len(pool.rows()) >= done and len(pool.starts()) > done)
+    until(lambda: len(pool.rows()) >= done and len(pool.starts()) > max(done, len(pool.rows())))  # one is running
     process.kill()
     process.communicate()
     until(lambda: not any(runs(pid) for _, pid in pool.starts()))

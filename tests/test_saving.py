@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy.special import stdtrit
 
 from attnbench.reports import figures, kinds, rows, saving, stats
@@ -73,18 +74,13 @@ def test_text_is_paths_in_svg_and_text_in_pdf(one_by_one):
 
 
 def test_a_figure_is_laid_out_once(tmp_path, monkeypatch):
-    laid: list[str] = []
+    laid: list[Figure] = []
     picture = Figure(layout="constrained")
     picture.subplots().set_title("a")
-    saved = Figure.savefig
-
-    def savefig(self: Figure, path: Path, **given: Any) -> None:
-        laid.append(type(self.get_layout_engine()).__name__)
-        saved(self, path, **given)
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    execute = ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda self, of: (laid.append(of), execute(self, of)))
     saving.save(picture, tmp_path / "one.two")
-    assert laid == ["ConstrainedLayoutEngine", "NoneType", "NoneType"]
+    assert laid == [picture]
     assert {path.name for path in tmp_path.iterdir()} == {f"one.two.{end}" for end in ("png", "pdf", "svg")}
 
 

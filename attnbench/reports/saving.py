@@ -31,9 +31,12 @@ WAITING: dict[Path, Callable[[], Figure]] = {}  # what is to be drawn, as forked
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure in every format; path: without an ending."""
     with mpl.rc_context(STYLE):
+        figure.set_dpi(FORMATS["png"]["dpi"])
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)
+        figure.set_layout_engine(None)  # what it found holds for all formats; with one each would be drawn twice
         for ending, given in FORMATS.items():
             figure.savefig(path.with_name(f"{path.name}.{ending}"), **given)
-            figure.set_layout_engine(None)  # what the first found holds for all, which with one are drawn twice
 
 
 @contextmanager
