@@ -22,8 +22,9 @@ from tests.slurm_sweep import REQUEST, Sweep, in_a_process
 pytestmark = [pytest.mark.slurm, pytest.mark.chaos]
 SEED = int(os.environ.get("ATTNBENCH_CHAOS_SEED", "5"))
 BLIND = """\
+import attnbench.engine._job as job
 import attnbench.engine.shard as shard
-shard.FULL = 99.0
+job.FULL = shard.FULL = 99.0
 shard.Timing.__init__.__kwdefaults__["beat_s"] = 0.3
 """
 

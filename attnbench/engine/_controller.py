@@ -83,6 +83,7 @@ class Controller:
             self.open = {id: self._cells[id] for id in self._store.unfinished(self._cells)}
             evidence = self._harvest()
         if not self.open:
+            self._recount()
             return True
         if (seen := snapshot(self._store.root, timeout_s=PATIENCE_S)) is None:
             self._wait(SILENT)
@@ -208,6 +209,11 @@ class Controller:
         message = str(known.failed.get("message")) if known.failed else None
         kind = "end" if self._begun else "skip"
         self._progress.watch(Event(kind=kind, id=known.id, outcome=outcome, wall_s=known.wall_s, message=message))
+
+    def _recount(self) -> None:
+        """Cells that were set aside under our eyes may have been opened again and made by another sweep since."""
+        for id, known in self._store.scan(id for id, end in self._ends.items() if end == "failed").items():
+            self._ends[id] = known.status or self._ends[id]
 
     def _follow(self, seen: QueueSnapshot) -> None:
         """Remembers which jobs live, and notices those that were cancelled while we looked on."""
