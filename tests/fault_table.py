@@ -6,6 +6,7 @@ that it is a test of. Faults that take long are chaos too; `-m fault` runs them 
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from tests.slurm_cluster import SBIN
 
 SHOWN = ("fault", "where", "what was done", "outcome", "what happened", "invariants", "seconds", "date", "commit")
 COLUMNS = (*SHOWN, "SLURM", "test")
+ABSOLUTE = re.compile(r"(?<!\S)/\S*/(?=\S)")  # a path of this machine, but for its last part
 
 
 def entries(item: pytest.Item, call: pytest.CallInfo[None]) -> list[dict[str, Any]]:
@@ -38,7 +40,7 @@ def entries(item: pytest.Item, call: pytest.CallInfo[None]) -> list[dict[str, An
             "where": mark.kwargs.get("where", where),
             "what was done": mark.args[1] + which,
             "outcome": outcome,
-            "what happened": " ".join(told),
+            "what happened": ABSOLUTE.sub("", " ".join(told)),
             "invariants": " ".join(names),
             "seconds": round(call.duration, 1),
             "test": item.nodeid.replace("tests/", "", 1),

@@ -32,7 +32,7 @@ def save(figure: Figure, path: Path) -> None:
     """Writes a figure in every format; path: without an ending."""
     with mpl.rc_context(STYLE):
         figure.set_dpi(FORMATS["png"]["dpi"])
-        if layout := figure.get_layout_engine():
+        if figure.axes and (layout := figure.get_layout_engine()):
             layout.execute(figure)
         figure.set_layout_engine(None)  # what it found holds for all formats; with one each would be drawn twice
         for ending, given in FORMATS.items():

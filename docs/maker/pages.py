@@ -13,6 +13,7 @@ from maker.markdown import DOCS, MADE, ROOT, moved, section
 MARKER = re.compile(r"^<!-- made: (\w+)(?: (.+?))? -->$", re.MULTILINE)
 SHOWN = {  # files of the repository, and the page that shows each
     "results/claims.md": "claims",
+    "results/faults/faults.md": "faults",
     "results/LOG.md": "log",
     "CHANGELOG.md": "changelog",
     "results/README.md": "gallery/index",
