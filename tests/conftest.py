@@ -14,7 +14,8 @@ import torch
 from attnbench.engine.store import Store
 from tests import fault_table, invariants
 from tests.fake_sweep import fake_store
-from tests.slurm_cluster import Cluster, missing
+from tests.slurm_cluster import Cluster, missing, until
+from tests.slurm_sweep import Sweep
 from tests.torch_settings import put_back
 
 FAULTS: list[dict[str, Any]] = []  # lines of the table, of all tests so far
@@ -113,6 +114,13 @@ def cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     slurm.clear()
     yield slurm
     slurm.clear()
+
+
+@pytest.fixture
+def sweep(cluster: Cluster, tmp_path: Path) -> Sweep:
+    """One of fake cells on the session's cluster, whose nodes are idle."""
+    until(90, cluster.idle, "the nodes are idle")
+    return Sweep(tmp_path / "results")
 
 
 @pytest.fixture

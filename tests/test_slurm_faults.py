@@ -33,12 +33,6 @@ fi
 """
 
 
-@pytest.fixture
-def sweep(cluster: Cluster, tmp_path: Path) -> Sweep:
-    until(60, cluster.idle, "the nodes are idle")
-    return Sweep(tmp_path / "results")
-
-
 def daemon_of(pid: int) -> int:
     """The slurmstepd above a supervisor."""
     parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -29,12 +29,6 @@ shard.Timing.__init__.__kwdefaults__["beat_s"] = 0.3
 """
 
 
-@pytest.fixture
-def sweep(cluster: Cluster, tmp_path: Path) -> Sweep:
-    until(90, cluster.idle, "the nodes are idle")
-    return Sweep(tmp_path / "results")
-
-
 def preempt(cluster: Cluster, seconds: int = 3) -> None:
     """A job that wants both nodes for itself and goes first."""
     cluster.sh("sbatch", "-p", "high", "-N2", "--exclusive", "-t1", "-o", "/dev/null", "--wrap", f"sleep {seconds}")

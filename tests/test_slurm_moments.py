@@ -16,7 +16,7 @@ from attnbench.engine.shard import Limits
 from tests import fake_sweep
 from tests.disks import ballast, small_disk
 from tests.fake_cell import runs
-from tests.slurm_cluster import Cluster, until
+from tests.slurm_cluster import until
 from tests.slurm_sweep import REQUEST, Sweep, in_a_process
 from tests.test_slurm_faults import drained
 
@@ -45,12 +45,6 @@ if grep -q exclusive "$1"; then
   exit 1
 fi
 """
-
-
-@pytest.fixture
-def sweep(cluster: Cluster, tmp_path: Path) -> Sweep:
-    until(60, cluster.idle, "the nodes are idle")
-    return Sweep(tmp_path / "results")
 
 
 def result(sweep: Sweep, place: int) -> Path:

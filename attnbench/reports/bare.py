@@ -11,7 +11,7 @@ from math import exp, inf, isfinite, nan, sqrt
 from scipy.special import stdtr
 
 from attnbench.reports.atlas import ERRORS, input_of, place_of, several
-from attnbench.reports.changes import Change, Price, changed, side_of, weighed
+from attnbench.reports.changes import Change, Price, both, changed, side_of, weighed
 from attnbench.reports.effects import Row, Rows
 from attnbench.reports.efficiency import KIND, SETTING, Place, curve, placed, site, worded
 from attnbench.reports.summary import by_seed, split
@@ -36,12 +36,8 @@ def prices(after: Rows, before: Mapping[str, Row]) -> list[Price]:
             setting, old = ", ".join([new.shape, *told]), olds[key]
             found.append(timed((setting, str(variant)), new, old))
             ends = new.ok[0], before[new.ok[0]["id"]]
-            found += [weighed((setting, name), ends) for name in WEIGHED if all(told_of(row, name) for row in ends)]
+            found += [weighed((setting, name), ends) for name in WEIGHED if both(*ends, name)]
     return found
-
-
-def told_of(row: Row, name: str) -> bool:
-    return row.get(f"cost.{name}") is not None
 
 
 def places(rows: Rows) -> dict[tuple[int, str], Place]:

@@ -75,6 +75,11 @@ def changed(of: tuple[str, str, str], old: dict[int, float], new: dict[int, floa
     )
 
 
+def both(new: Row, old: Row, name: str) -> bool:
+    """Whether both rows tell this cost."""
+    return new.get(f"cost.{name}") is not None and old.get(f"cost.{name}") is not None
+
+
 def side_of(after: float, before: float) -> Verdict:
     """Less is better, from the factor on."""
     if after > FACTOR * before:

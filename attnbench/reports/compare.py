@@ -16,7 +16,7 @@ from math import isfinite, nan
 from attnbench.reports import bare
 from attnbench.reports.alike import Match, aligned
 from attnbench.reports.bounded import change_of
-from attnbench.reports.changes import COUNTS, Change, Price, Verdict, changed, side_of, weighed
+from attnbench.reports.changes import COUNTS, Change, Price, Verdict, both, changed, side_of, weighed
 from attnbench.reports.columns import measured
 from attnbench.reports.effects import Row, Rows
 from attnbench.reports.stats import CONFIDENCE, holm
@@ -128,10 +128,6 @@ def prices(after: Side, before: Side, ids: Iterable[str]) -> list[Price]:
     found += bare.prices([after.rows[id] for id in sorted(ids)], before.rows)
     ps = holm([one.p for one in found])
     return [replace(one, p=p, verdict=tested(one, p)) for one, p in zip(found, ps, strict=True)]
-
-
-def both(new: Row, old: Row, name: str) -> bool:
-    return new.get(f"cost.{name}") is not None and old.get(f"cost.{name}") is not None
 
 
 def tested(one: Price, p: float) -> Verdict:
