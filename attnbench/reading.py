@@ -120,7 +120,7 @@ def report(names: Sequence[str], root: Path, *, quiet: bool, mixed: bool, anonym
             continue
         if told:
             click.echo(told, err=True)
-        console.print(screen(made.part.frame, console.width))
+        console.print(screen(made.part.frame, console.width, made.part.known))
         console.print(f"Tables and figures: {made.summary.parent}", soft_wrap=True, highlight=False)
     page = write.write(parts, root / write.NAME) if len(parts) > 1 else root / parts[0].manifest.sweep / write.NAME
     if not quiet:

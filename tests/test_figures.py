@@ -73,9 +73,9 @@ def points(picture: Figure) -> list[float]:
     found = []
     for axes in picture.axes:
         along = 0 if axes.yaxis_inverted() else 1
-        for collection in axes.collections:
-            if collection.get_gid() == "seeds":
-                found += [float(offset[along]) for offset in collection.get_offsets()]  # type: ignore[union-attr]
+        for line in axes.lines:
+            if line.get_gid() == "seeds":
+                found += [float(place[along]) for place in line.get_xydata()]  # type: ignore[union-attr]
     return found
 
 

@@ -12,7 +12,7 @@ from attnbench.reports import overall as module
 from attnbench.reports.across import across
 from attnbench.reports.collect import collect
 from attnbench.reports.columns import learn
-from attnbench.reports.overall import above, ahead, middle, overall, several
+from attnbench.reports.overall import above, ahead, counted, middle, overall, several
 from attnbench.reports.report import write_report
 from attnbench.reports.stats import t_interval
 from attnbench.reports.summary import Line, Table, tables
@@ -111,7 +111,7 @@ def test_the_probability_to_be_better_counts_pairs_of_runs_and_half_of_ties():
     one, other = np.array([[1.0, 2.0], [3.0, 3.0]]), np.array([[1.0, 0.0], [3.0, 4.0]])
     drawn = np.array([[[0, 1], [0, 1]], [[0, 0], [1, 1]]])  # each seed once; the first twice, the second twice
     first, second = (0.5 + 1 + 1 + 1) / 4, (0.5 + 0 + 0.5 + 0) / 4
-    assert ahead(one, other, drawn) == pytest.approx([(first + second) / 2, (0.5 + 0) / 2])
+    assert ahead(one, other, counted(drawn)) == pytest.approx([(first + second) / 2, (0.5 + 0) / 2])
 
 
 def test_a_profile_counts_the_runs_above_each_level():

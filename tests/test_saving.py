@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy.special import stdtrit
 
-from attnbench.reports import figures, kinds, rows, saving, stats
+from attnbench.reports import figures, rows, saving, stats, strips
 from attnbench.reports.collect import collect
 from attnbench.reports.report import write_report
 from attnbench.reports.rows import once, plain, records
@@ -87,7 +86,7 @@ def test_a_figure_is_laid_out_once(tmp_path, monkeypatch):
 def test_of_too_many_variants_the_best_are_drawn_and_failures_still_named(monkeypatch):
     store, manifest = ablation(3)
     fail(store, training(manifest, "identity", 1), "oom")
-    monkeypatch.setattr(kinds, "LINES", 12)
+    monkeypatch.setattr(strips, "LINES", 12)
     frame = collect(store, manifest)
     asked = figures.checked([STRIPS], frame)[0]
     picture = figures.draw(figures.parts(frame, asked)[0].rows, asked)
@@ -96,12 +95,10 @@ def test_of_too_many_variants_the_best_are_drawn_and_failures_still_named(monkey
     said = " ".join(picture._supxlabel.get_text().split())  # type: ignore[attr-defined]
     assert re.search(r"The first 12 of \d\d variants; of the others the tables tell\.", said)
     assert "identity: 1 oom" in said
-    seeds: Any = next(one for one in axes.collections if one.get_gid() == "seeds")
+    seeds = [place for one in axes.lines if one.get_gid() == "seeds" for place in one.get_xydata()[:, 0]]  # type: ignore[union-attr]
     lines = [label.get_text() for label in axes.get_yticklabels()]
     kept = frame[(frame["kind"] == "train") & frame["variant"].isin(lines)]
-    assert sorted(seeds.get_offsets()[:, 0]) == pytest.approx(
-        sorted(value for value in kept["result.rel_l2"] if value == value)
-    )
+    assert sorted(seeds) == pytest.approx(sorted(value for value in kept["result.rel_l2"] if value == value))
 
 
 def test_rows_of_a_table_are_made_once_and_are_its_values(monkeypatch):

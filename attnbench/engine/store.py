@@ -166,6 +166,8 @@ class Store:
 
     def failed(self, id: str) -> dict[str, Any] | None:
         """The error for which the cell was set aside: type, message, frame, traceback, signature, tries; or None."""
+        if "attempts" not in self._names(id):  # as of most cells of a large sweep
+            return None
         number = self.generation(id)
         if self._row(id, number, whole=False):
             return None

@@ -109,13 +109,17 @@ def drawable(row: Row, drawing: Drawing) -> bool:
 
 def holes(about: Rows, drawing: Drawing) -> str:
     """One sentence about the cells that are not drawn, by variant and cause; empty if all are."""
-    missing = [row for row in about if not drawable(row, drawing)]
+    return unseen([row for row in about if not drawable(row, drawing)], len(about))
+
+
+def unseen(missing: Rows, asked: int) -> str:
+    """One sentence about these cells of all that a figure asks for, by variant and cause; empty if there are none."""
     if not missing:
         return ""
     counts = Counter((row["variant"], cause(row)) for row in missing)
     named = [f"{variant}: {count} {why}" for (variant, why), count in sorted(counts.items())]
     more = f"; and {len(named) - 6} more, see the table" if len(named) > 6 else ""
-    return f"{len(missing)} of {len(about)} cells not drawn. {'; '.join(named[:6])}{more}."
+    return f"{len(missing)} of {asked} cells not drawn. {'; '.join(named[:6])}{more}."
 
 
 def cause(row: Row) -> str:
@@ -198,6 +202,19 @@ def against(axes: "Axes", which: Literal["x", "y"], levels: Iterable[float]) -> 
     draw = axes.axvline if which == "x" else axes.axhline
     for level in levels:
         draw(level, color=QUIET, linewidth=0.8, linestyle=(0, (1, 1.2)), zorder=1, gid="level")
+
+
+def seeds(axes: "Axes", points: Iterable[tuple[float, float, Any]], *, size: float, alpha: float) -> None:
+    """A small point for each seed, at x and y in a colour; all of a colour together, for alone they take long.
+
+    size: across, in points.
+    """
+    alike: dict[Any, list[tuple[float, float]]] = {}
+    for x, y, color in points:
+        alike.setdefault(color, []).append((x, y))
+    look: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": size, "markeredgewidth": 0, "gid": "seeds"}
+    for color, places in alike.items():
+        axes.plot(*zip(*places, strict=True), color=color, alpha=alpha, zorder=3, **look)
 
 
 def blank(drawing: Drawing, about: Rows) -> Figure:

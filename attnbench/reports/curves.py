@@ -27,6 +27,7 @@ from attnbench.reports.canvas import (
     note,
     reached,
     scale,
+    seeds,
     shown,
     value,
     word,
@@ -187,7 +188,7 @@ def dot(axes: "Axes", place: float, where: tuple[Curve, Any], color: Any, *, sha
     if not (values := curve.values(x)):
         return
     around = curve.mean(x)
-    axes.scatter([place] * len(values), values, s=6, alpha=0.55, linewidths=0, color=[color], gid="seeds", zorder=3)
+    seeds(axes, [(place, one, color) for one in values], size=2.4, alpha=0.55)
     if around.n > 1:
         low = max(around.low, axes.get_ylim()[0])
         axes.plot([place, place], [low, around.high], color=color, linewidth=0.9, alpha=0.8, zorder=2)

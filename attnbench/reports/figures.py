@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import matplotlib as mpl
 import pandas as pd
 
-from attnbench.reports import curves, kinds, places, profiles
+from attnbench.reports import curves, places, profiles, scatter, strips
 from attnbench.reports.canvas import STYLE, Drawing, Kind
 from attnbench.reports.columns import COLUMN_WORDS, COLUMNS, NEEDED, PLACES, known_column, measured, measures, misplaced
 from attnbench.reports.effects import varying
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from attnbench.reports.overall import Overall
 
 WORDS = tuple(field.name for field in fields(Drawing))
-DRAW = {"variants": kinds.variants, "scatter": kinds.scatter, "lines": curves.lines, "curves": places.over_places}
+DRAW = {"variants": strips.variants, "scatter": scatter.scatter, "lines": curves.lines, "curves": places.over_places}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def standard(frame: pd.DataFrame, known: places.Curves) -> list[dict[str, Any]]:
     """What is drawn if a sweep names no figure: every variant's error, error against speed and memory, and the curves
     that trainings left.
 
-    Of several tasks each has a panel, or a figure, and its own first measure.
+    Of several tasks each has a panel and its own first measure; curves over places a figure.
     """
     if all(row["kind"] not in ("train", "trial") for row in records(frame)):
         return []
@@ -91,10 +91,11 @@ def standard(frame: pd.DataFrame, known: places.Curves) -> list[dict[str, Any]]:
     y = "" if several else measures(frame.columns)[0]
     if y == "result.bits_per_byte" and any(above_floor(row) for row in records(frame)):
         y = "result.above_floor"
+    panel = {"y": y, "panel": "task" if several else None}
     wanted: list[dict[str, Any]] = [
-        {"name": "variants", "kind": "variants", "y": y, "panel": "task" if several else None},
-        {"name": "speed", "kind": "scatter", "x": "cost.train_samples_per_s", "y": y, "color": "mechanism"},
-        {"name": "memory", "kind": "scatter", "x": "cost.memory_train_mib", "y": y, "color": "mechanism"},
+        {"name": "variants", "kind": "variants", **panel},
+        {"name": "speed", "kind": "scatter", "x": "cost.train_samples_per_s", "color": "mechanism", **panel},
+        {"name": "memory", "kind": "scatter", "x": "cost.memory_train_mib", "color": "mechanism", **panel},
     ]
     there = {"", "result.above_floor", *frame.columns}
     drawn = [figure for figure in wanted if {figure["y"], figure.get("x", y)} <= there]

@@ -29,6 +29,8 @@ CAPTION = (
 )
 UNKNOWN = f"Fronts are not told: that takes {SEEDS_AT_LEAST} seeds that all variants with a cost have in common. "
 MARKED = "Line: the front of these means, with the chance of each to be on it."
+ROOM = "Line: the front of these means, with the chance of each to be on it where there is room."
+LABEL = (30, 9)  # width and height of a label, in hundredths of an inch
 Point = tuple[float, float]
 Price = tuple[float, float, float]  # median and quartiles; nan without any
 
@@ -104,8 +106,8 @@ def share(found: Mapping[str, float], variant: str) -> str:
     return "< 0.01" if chance < 0.01 else "> 0.99" if chance > 0.99 else f"{chance:.2f}"
 
 
-def mark(axes: "Axes", points: Mapping[str, Point], found: Mapping[str, float], sides: Sequence[int]) -> None:
-    """Draws the front of points as steps, and beside each of its points the chance to be on it.
+def mark(axes: "Axes", points: Mapping[str, Point], found: Mapping[str, float], sides: Sequence[int]) -> bool:
+    """Draws the front of points as steps, and beside its points the chance to be on it; whether all had room for it.
 
     points: place on both axes. sides: 1 where less is better on that axis, -1 where more is.
     """
@@ -117,7 +119,24 @@ def mark(axes: "Axes", points: Mapping[str, Point], found: Mapping[str, float], 
     where = "post" if sides[0] > 0 else "pre"
     xs, ys = zip(*(points[name] for name in front), strict=True)
     axes.step(xs, ys, where=where, color="#888888", linewidth=0.9, zorder=1.5, gid="front")
+    told = roomy([name for name in front if name in found], axes.transData.transform(places), names)
+    for name in told:
+        look = {"textcoords": "offset points", "fontsize": 5.5, "color": "#444444", "zorder": 6, "gid": "chance"}
+        axes.annotate(share(found, name), points[name], xytext=(4, 4), **look)
+    return len(told) == sum(name in found for name in front)
+
+
+def roomy(front: Sequence[str], pixels: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Of some points from left to right those whose labels do not run into one that was already kept.
+
+    pixels: places of all `names`, [points, 2], at matplotlib's 100 dots an inch and before axes have their last size,
+    which is near enough.
+    """
+    kept: list[np.ndarray] = []
+    found = []
     for name in front:
-        if name in found:
-            look = {"textcoords": "offset points", "fontsize": 5.5, "color": "#444444", "zorder": 6, "gid": "chance"}
-            axes.annotate(share(found, name), points[name], xytext=(4, 4), **look)
+        place = pixels[names.index(name)]
+        if all((abs(place - other) >= LABEL).any() for other in kept):
+            kept.append(place)
+            found.append(name)
+    return found

@@ -163,16 +163,16 @@ def resampled(tasks: Sequence[Task], names: list[str], seeds: list[int], full: s
     drawn[0] = np.arange(len(seeds))  # the first is no resample but the seeds themselves
     scores = np.stack([normal(task, names, seeds, drawn[:, t]) for t, task in enumerate(tasks)], axis=2)
     kept = np.isfinite(scores).all(axis=(1, 2, 3))  # without resamples in which a scale has turned over
-    scores, drawn = scores[kept], drawn[kept]
+    scores, drawn = (scores, drawn) if kept.all() else (scores[kept], drawn[kept])
     few = {"seeds": len(seeds), "degrees": len(tasks) * (len(seeds) - 1)}
-    base = scores[0, names.index(full)]
+    base, times = scores[0, names.index(full)], counted(drawn)
     found: dict[str, dict] = {"mean": {}, "better": {}, "past": {}, "profile": {}}
     for i, name in enumerate(names):
         runs = scores[:, i].reshape(len(scores), -1)
         found["mean"][name] = around(middle(runs), **few)
         if name != full:
-            found["better"][name] = around(ahead(scores[0, i], base, drawn), **few)
-        found["past"][name] = [around((runs >= level).mean(axis=1), **few) for level in PAST]
+            found["better"][name] = around(ahead(scores[0, i], base, times), **few)
+        found["past"][name] = [around(np.count_nonzero(runs >= level, axis=1) / runs.shape[1], **few) for level in PAST]
         if i < DRAWN:
             shares = above(runs, GRID)
             found["profile"][name] = np.stack([shares[0], *np.quantile(shares, tails(**few), axis=0)])
@@ -194,21 +194,25 @@ def normal(task: Task, names: Sequence[str], seeds: Sequence[int], drawn: np.nda
 
 def middle(runs: np.ndarray) -> np.ndarray:
     """Interquartile mean over the last axis: the mean without the lowest and the highest quarter."""
-    from scipy.stats import trim_mean  # here, for it takes seconds to import
+    outside = runs.shape[-1] // 4
+    return np.sort(runs, axis=-1)[..., outside : runs.shape[-1] - outside].mean(axis=-1)
 
-    return np.asarray(trim_mean(runs, 0.25, axis=-1))
+
+def counted(drawn: np.ndarray) -> np.ndarray:
+    """How often each seed is in each resample: [resamples, tasks, seeds] to [tasks, resamples, seeds]."""
+    times = (drawn[..., None] == np.arange(drawn.shape[2])).sum(axis=2)
+    return times.swapaxes(0, 1).astype(float)
 
 
-def ahead(own: np.ndarray, base: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def ahead(own: np.ndarray, base: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Probability that a run of the first beats one of the second, ties half, mean over tasks, for each resample.
 
-    own, base: scores [tasks, seeds], on a scale that all resamples keep the order of. drawn: seeds of the resamples,
-    [resamples, tasks, seeds]. Returns [resamples].
+    own, base: scores [tasks, seeds], on a scale that all resamples keep the order of. times: as from `counted`.
+    Returns [resamples].
     """
     away = own[:, :, None] - base[:, None, :]
     wins = (away > 0) + 0.5 * (away == 0)  # [tasks, seeds, seeds]
-    times = (drawn[..., None] == np.arange(own.shape[1])).sum(axis=2).astype(float)  # each seed in each resample
-    return np.einsum("bti,tij,btj->bt", times, wins, times, optimize=True).mean(axis=1) / own.shape[1] ** 2
+    return ((times @ wins) * times).sum(axis=2).mean(axis=0) / own.shape[1] ** 2
 
 
 def above(runs: np.ndarray, levels: np.ndarray) -> np.ndarray:

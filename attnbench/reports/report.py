@@ -114,9 +114,12 @@ def latex(sweep: str, pages: list[sheets.Sheet]) -> str:
 
 
 @once()
-def screen(frame: pd.DataFrame, width: int = 120) -> Screen:
-    """The end of a sweep for a terminal of `width` columns; a narrow one leaves the costs out."""
-    found, wide = tables(frame), width >= WIDE
+def screen(frame: pd.DataFrame, width: int = 120, known: Sequence[Table] | None = None) -> Screen:
+    """The end of a sweep for a terminal of `width` columns; a narrow one leaves the costs out.
+
+    known: the tables of the frame, where they are made already.
+    """
+    found, wide = tables(frame) if known is None else known, width >= WIDE
     if not found and (bare := costs(records(frame))):
         return bare_screen(bare, width)
     if not found and (spots := atlas.spots(records(frame))):

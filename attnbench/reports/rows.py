@@ -3,6 +3,7 @@
 Every value passes through its text, so that a table made from the store and the same table read back are equal.
 """
 
+import csv
 import json
 import re
 from collections import Counter
@@ -122,7 +123,7 @@ def typed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def column(name: str, fields: Any) -> Any:
-    filled = {field for field in fields if isinstance(field, str)}
+    filled = {field for field in fields.unique() if isinstance(field, str)}
     words = name.startswith(WORDS) or (name in (*LEADING, *TRAILING) and name not in NUMBERS)
     if words or not filled:
         return fields.astype("str" if words else "float64")
@@ -137,9 +138,11 @@ def column(name: str, fields: Any) -> Any:
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Floats with all their digits, missing values as empty fields, lines that end alike on every system."""
-    names = [str(name) for name in frame.columns]
-    fields = {name: [text(row[name]) for row in records(frame)] for name in names}
-    pd.DataFrame(fields, columns=names, dtype=object).to_csv(path, index=False, lineterminator="\n")
+    fields = [map(text, values(frame.iloc[:, i])) for i in range(frame.shape[1])]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(frame.columns)
+        lines.writerows(zip(*fields, strict=True))
 
 
 def read_csv(path: Path) -> pd.DataFrame:

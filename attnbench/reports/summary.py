@@ -1,7 +1,6 @@
 """One line per variant: means over seeds with intervals, paired differences, costs, and what became of failed cells."""
 
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from math import inf, isfinite, nan
 from statistics import median
 from typing import Any
@@ -146,12 +145,14 @@ def apart(trained: Rows) -> list[tuple[list[str], tuple[Any, ...], Rows]]:
 
 def split(rows: Rows, names: list[str]) -> list[tuple[tuple[Any, ...], Rows]]:
     """The rows by their values in some columns, in an order that depends on the values alone."""
-
-    def key(row: dict[str, Any]) -> list[tuple[str, float, str]]:
-        return [number_first(row[name]) for name in names]
-
-    groups = (list(own) for _, own in groupby(sorted(rows, key=key), key))
-    return [(tuple(own[0][name] for name in names), own) for own in groups]
+    places: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # of values in the order, for there are fewer than rows
+    groups: dict[tuple[Any, ...], Rows] = {}
+    for row in rows:
+        values = tuple([row[name] for name in names])
+        if values not in places:
+            places[values] = tuple(map(number_first, values))
+        groups.setdefault(places[values], []).append(row)
+    return [(tuple(groups[place][0][name] for name in names), groups[place]) for place in sorted(groups)]
 
 
 def number_first(value: Any) -> tuple[str, float, str]:

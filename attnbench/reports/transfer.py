@@ -110,9 +110,15 @@ def resampled(values: dict[str, Values], names: list[str], seeds: list[int], cha
 def tau(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Kendall's tau-b along the last axis; 0 where all values of one tie."""
     i, j = np.triu_indices(one.shape[-1], 1)
-    signs = [np.sign(means[..., i] - means[..., j]) for means in (one, other)]
-    scale = np.sqrt((signs[0] ** 2).sum(axis=-1) * (signs[1] ** 2).sum(axis=-1))
-    return (signs[0] * signs[1]).sum(axis=-1) / np.where(scale > 0, scale, 1)
+    signs = [sign(means[..., i], means[..., j]) for means in (one, other)]
+    counts = [np.count_nonzero(own, axis=-1) for own in signs]
+    scale = np.sqrt(counts[0] * counts[1])
+    return (signs[0] * signs[1]).sum(axis=-1, dtype=float) / np.where(scale > 0, scale, 1)
+
+
+def sign(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """1 where the first is larger, -1 where the second is, 0 where they tie."""
+    return (one > other).astype(np.int8) - (one < other)
 
 
 def counted(names: list[str], values: Sequence[dict[str, Values]]) -> tuple[int, int]:

@@ -40,8 +40,9 @@ def packed(rows: Sequence[dict[str, Any]], names: Iterable[str]) -> list[dict[st
     places = {row["id"]: place for place, row in enumerate(rows) if row["kind"] == "cost"}
     prices = [places.get(row["cost_id"]) if row["kind"] == "train" else None for row in rows]
     found = []
-    for name in names:
-        values = [row.get(name) for row in rows]
+    names = list(names)
+    columns = zip(*(map(row.get, names) for row in rows), strict=True)  # row after row, as they lie in memory
+    for name, values in zip(names, columns, strict=False):
         if name.startswith("cost."):
             values = [
                 None if price is not None and value == values[price] else value

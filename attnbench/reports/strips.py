@@ -1,15 +1,12 @@
-"""Two kinds of figures in which every variant has its own place: a strip for each, and a point for each."""
+"""The kind of figure in which every variant has a line of its own: seeds, their mean, and what became of the rest."""
 
 import textwrap
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from attnbench.reports import fronts
 from attnbench.reports.bounded import mean_of
 from attnbench.reports.canvas import (
     QUIET,
@@ -24,19 +21,18 @@ from attnbench.reports.canvas import (
     drawable,
     finish,
     group,
-    holes,
-    legend,
     levels,
     limits,
-    markers,
     note,
     reached,
     scale,
+    seeds,
     shown,
+    unseen,
     value,
     word,
 )
-from attnbench.reports.columns import described, measured, worth
+from attnbench.reports.columns import measured, worth
 from attnbench.reports.references import references
 from attnbench.reports.rows import counted
 from attnbench.reports.stats import Interval
@@ -46,12 +42,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROW_IN = 0.17
-LINES = 160  # of all panels, beyond which a figure of lines is longer than anybody reads
+LINES = 96  # of all panels: in two columns they fill a page, and of more nobody reads
 LEAST = 12  # lines that a panel has all the same
 TOLD = 60  # letters of a line that names levels
 LONGEST = 26  # letters of a line's name with which two panels stand side by side
-SEEDS = {"s": 8, "alpha": 0.75, "linewidths": 0, "gid": "seeds", "zorder": 3}
-MEANS = "Small points: seeds. Large points and bars: mean and 95 % t interval over seeds, within what can be."
 STRIPS = "Points: seeds. Ticks and bars: mean and 95 % t interval, within what can be. Right: seeds drawn / asked."
 
 
@@ -84,7 +78,7 @@ def variants(rows: Rows, drawing: Drawing) -> Figure:
     With `panel` all this for each of its values, on a scale of its own. Of very many variants the first stand for all.
     """
     about, _ = shown(rows, drawing)
-    panels = [panel(own, drawing) for _, own in split(about, [drawing.panel] if drawing.panel else [])]
+    panels = [panel(*own) for own in apart(about, drawing)]
     asked, most = sum(len(one.order) for one in panels), max(LINES // max(len(panels), 1), LEAST)
     panels = [replace(one, order=one.order[:most], names=one.names[:most]) for one in panels]
     if not any(spot.found for one in panels for spot in one.order):
@@ -103,13 +97,11 @@ def variants(rows: Rows, drawing: Drawing) -> Figure:
         figure.axes[0].set_title(drawing.title or "", loc="left")
     elif drawing.title:
         figure.suptitle(drawing.title, x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+    lost = [row for _, own, one in apart(about, drawing) for row in own if not drawable(row, one)]
     kept = sum(len(one.order) for one in panels)
     fewer = f"The first {kept} of {asked} variants; of the others the tables tell." if kept < asked else ""
-    note(figure, f"{STRIPS} {max(cuts)}", fewer, holes(about, drawing) if fewer else "")
+    note(figure, f"{STRIPS} {max(cuts)}", fewer, unseen(lost, len(about)) if fewer else "")
     return figure
-
-
-Look = Callable[[dict[str, Any]], tuple[Any, str]]  # a row's colour and marker
 
 
 @dataclass(frozen=True)
@@ -122,15 +114,22 @@ class Panel:
     drawing: Drawing
 
 
-def panel(rows: Rows, drawing: Drawing) -> Panel:
+def apart(about: Rows, drawing: Drawing) -> list[tuple[str, Rows, Drawing]]:
+    """The title, the rows and the drawing of each panel; with `y` empty each is of its rows' own first measure."""
+    found = []
+    for _, rows in split(about, [drawing.panel] if drawing.panel else []):
+        title = word(value(rows[0], drawing.panel)) if drawing.panel else ""
+        found.append((title, rows, replace(drawing, y=drawing.y or measured(rows, rows[0])[0])))
+    return found
+
+
+def panel(title: str, rows: Rows, drawing: Drawing) -> Panel:
     """These rows as a panel; where panels are tasks, the lines do not repeat the task."""
-    own = replace(drawing, y=drawing.y or measured(rows, rows[0])[0])
-    title = word(value(rows[0], drawing.panel)) if drawing.panel else ""
-    order = ranked(spots(rows, own), own.y)
+    order = ranked(spots(rows, drawing), drawing.y)
     names = [spot.variant for spot in order]
     if drawing.panel == "task":
         names = [" · ".join(part for part in name.split(" · ") if part.split(" ")[0] != title) for name in names]
-    return Panel(title, order, names, own)
+    return Panel(title, order, names, drawing)
 
 
 def strips(axes: "Axes", one: Panel, hue: dict[Any, Any]) -> str:
@@ -162,7 +161,7 @@ def seeds_and_means(axes: "Axes", one: Panel, hue: dict[Any, Any]) -> None:
     found = [(place, spot, hue[spot.group]) for place, spot in enumerate(one.order) if spot.found]
     points = [(float(row[one.drawing.y]), place, color) for place, spot, color in found for row in spot.found]
     left = axes.get_xlim()[0]
-    axes.scatter(*([point[i] for point in points] for i in (0, 1)), color=[point[2] for point in points], **SEEDS)
+    seeds(axes, points, size=2.8, alpha=0.75)
     ends = [[(max(spot.y.low, left), place), (spot.y.high, place)] for place, spot, _ in found]
     look: dict[str, Any] = {"linewidths": 6, "alpha": 0.3, "capstyle": "butt", "zorder": 2}
     axes.add_collection(LineCollection(ends, colors=[color for *_, color in found], **look), autolim=False)
@@ -191,103 +190,3 @@ def ranked(made: list[Spot], column: str) -> list[Spot]:
     rank = {spot.variant: (not spot.found, worth(column, spot.y.mean) if spot.found else 0.0) for spot in made}
     best = {spot.group: min(rank[other.variant] for other in made if other.group == spot.group) for spot in made}
     return sorted(made, key=lambda spot: (best[spot.group], spot.group, rank[spot.variant], spot.variant))
-
-
-def scatter(rows: Rows, drawing: Drawing) -> Figure:
-    """A point per variant with the intervals of both its columns; hollow where the timing is noisy."""
-    assert drawing.x is not None
-    about, found = shown(rows, drawing)
-    if not found:
-        return blank(drawing, about)
-    figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
-    axes = figure.subplots()
-    made = [spot for spot in spots(about, drawing) if spot.found]
-    across = {spot.variant: horizontal(spot, drawing.x) for spot in made}
-    ys = [float(row[drawing.y]) for row in found]
-    xs = [float(row[drawing.x]) for row in found]
-    log_y = scale(axes, "y", drawing.y, ys, log_from=6)
-    log_x = scale(axes, "x", drawing.x, xs, log_from=3)
-    near, told = reached(references(drawing.y, found), ys, log=log_y)
-    bottom, top, cut_y = limits(
-        [*ys, *near.values()], [bound for spot in made for bound in (spot.y.low, spot.y.high)], log=log_y
-    )
-    axes.set_ylim(bottom, top)
-    left, right, cut_x = limits(xs, [bound for one in across.values() for bound in (one.low, one.high)], log=log_x)
-    axes.set_xlim(left, right)
-    against(axes, "y", near.values())
-    color, style = drawing.color or "mechanism", drawing.style or drawing.color or "mechanism"
-    hue, mark = colors(levels(rows, color)), markers(levels(rows, style))
-    means_and_bars(axes, made, across, drawing, lambda one: (hue[value(one, color)], mark[value(one, style)]))
-    lined = front(axes, made, across, drawing)
-    keys(figure, [spot.found[0] for spot in made], drawing, (hue, mark))
-    axes.set_title(drawing.title or "", loc="left")
-    finish(axes, grid="both")
-    quartiles = any(one.low < one.high for one in across.values())
-    noisy = "Hollow: the timing did not settle or shared its node." if any(map(unsettled, made)) else ""
-    spread = f"Horizontal bars: quartiles of {described(drawing.x).label}." if quartiles else ""
-    note(figure, " ".join(filter(None, (MEANS, spread, lined, noisy, cut_y or cut_x, told))), holes(about, drawing))
-    return figure
-
-
-def front(axes: "Axes", made: list[Spot], across: dict[str, Interval], drawing: Drawing) -> str:
-    """Marks the front of quality against a cost; a sentence if it does."""
-    sides = (fronts.cost_side(str(drawing.x)), round(worth(drawing.y, 1.0)))
-    if not sides[0] or not described(drawing.y).better or len(made) < 2:
-        return ""
-    values = {spot.variant: {row["seed"]: float(row[drawing.y]) for row in spot.found} for spot in made}
-    prices = {name: (one.mean, one.low, one.high) for name, one in across.items()}
-    found = fronts.chances(values, prices, worse=sides[1], dear=sides[0])
-    fronts.mark(axes, {spot.variant: (across[spot.variant].mean, spot.y.mean) for spot in made}, found, sides)
-    return fronts.MARKED if found else fronts.MARKED.partition(",")[0] + "."
-
-
-def means_and_bars(
-    axes: "Axes", made: list[Spot], across: Mapping[str, Interval], drawing: Drawing, look: Look
-) -> None:
-    """All variants' seeds, intervals and means; the first two drawn together, for one after the other takes longer."""
-    found = [(spot, across[spot.variant], *look(spot.found[0])) for spot in made]
-    points = [(x.mean, float(row[drawing.y]), color) for spot, x, color, _ in found for row in spot.found]
-    many = SEEDS | {"s": 4, "alpha": 0.35}
-    axes.scatter(*([point[i] for point in points] for i in (0, 1)), color=[point[2] for point in points], **many)
-    bottom, left = axes.get_ylim()[0], axes.get_xlim()[0]
-    bars = []
-    for spot, x, color, marker in found:
-        y, face = spot.y, "white" if unsettled(spot) else color
-        bars += [([(x.mean, max(y.low, bottom)), (x.mean, y.high)], color)] if y.n > 1 else []
-        bars += [([(max(x.low, left), y.mean), (x.high, y.mean)], color)] if x.low < x.high else []
-        edges = {"color": color, "markerfacecolor": face, "markeredgecolor": color if face == "white" else "white"}
-        axes.plot([x.mean], [y.mean], marker=marker, markersize=5.5, markeredgewidth=0.7, zorder=5, **edges)
-    drawn: dict[str, Any] = {"linewidths": 0.8, "alpha": 0.7, "zorder": 2, "capstyle": "projecting"}
-    colored = {"colors": [color for _, color in bars], **drawn}
-    axes.add_collection(LineCollection([ends for ends, _ in bars], **colored), autolim=False)
-
-
-def unsettled(spot: Spot) -> bool:
-    """Whether the timing of this variant is marked as noisy or taken on a shared node."""
-    return any(row.get(f"cost.{word}") for row in spot.found for word in ("noisy", "shared"))
-
-
-def horizontal(spot: Spot, column: str) -> Interval:
-    """A variant's place on the horizontal axis: quartiles where there are some, else the interval over seeds."""
-    first = spot.found[0]
-    numbers = [float(row[column]) for row in spot.found]
-    mean = sum(numbers) / len(numbers)
-    if (low := first.get(f"{column}_q25")) is not None and (high := first.get(f"{column}_q75")) is not None:
-        return Interval(mean, low, high, len(numbers))
-    if len(set(numbers)) > 1:
-        return mean_of(column, numbers)
-    return Interval(mean, mean, mean, len(numbers))
-
-
-def keys(figure: Figure, firsts: Rows, drawing: Drawing, looks: tuple[dict[Any, Any], dict[Any, str]]) -> None:
-    """A legend beside the figure: one list if colour and marker mean the same, else one for each."""
-    color, style = drawing.color or "mechanism", drawing.style or drawing.color or "mechanism"
-    hue, mark = looks
-    look = {"linestyle": "", "markersize": 5, "markeredgewidth": 0.5}
-    section = [
-        Line2D([], [], marker=mark[name] if style == color else "o", color=hue[name], label=word(name), **look)
-        for name in levels(firsts, color)
-    ]
-    other = [Line2D([], [], marker=mark[name], color=QUIET, label=word(name), **look) for name in levels(firsts, style)]
-    further = [(described(style).label, other)] if style != color else []
-    legend(figure, (described(color).label, section), *further)
