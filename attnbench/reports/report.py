@@ -185,7 +185,7 @@ def fields(table: Table, line: Line, wide: bool) -> list[str]:
     return [line.variant, sheets.seeds(line), error, *(costs if wide else []), line.trouble]
 
 
-def caption(frame: pd.DataFrame, found: list[Table]) -> str:
+def caption(frame: pd.DataFrame, found: Sequence[Table]) -> str:
     """How many cells are ok, what the numbers are, and what the marks mean."""
     trained = [row for row in records(frame) if row["kind"] == "train"]
     ok = sum(row["status"] == "ok" for row in trained)

@@ -37,12 +37,13 @@ from attnbench.reports.canvas import (
 from attnbench.reports.columns import described, worth
 from attnbench.reports.references import references
 from attnbench.reports.stats import Interval
-from attnbench.reports.strips import TOLD, Spot, apart, spots
+from attnbench.reports.strips import Spot, apart, spots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HEIGHT_IN, PANEL_IN = 3.9, 2.7  # of a figure of one panel, of each row of several
+TOLD = 44  # letters of a line below a panel
 MEANS = "Small points: seeds. Large points and bars: mean and 95 % t interval over seeds, within what can be."
 NOISY = "Hollow: the timing did not settle or shared its node."
 Looks = tuple[dict[Any, Any], dict[Any, str]]  # the colour and the marker of each value
