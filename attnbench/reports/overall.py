@@ -162,16 +162,16 @@ def resampled(tasks: Sequence[Task], names: list[str], seeds: list[int], full: s
     drawn = np.random.default_rng(SEED).integers(len(seeds), size=(RESAMPLES, len(tasks), len(seeds)))
     drawn[0] = np.arange(len(seeds))  # the first is no resample but the seeds themselves
     scores = np.stack([normal(task, names, seeds, drawn[:, t]) for t, task in enumerate(tasks)], axis=2)
-    kept = np.isfinite(scores).all(axis=(1, 2, 3))  # without resamples in which a scale has turned over
-    scores, drawn = (scores, drawn) if kept.all() else (scores[kept], drawn[kept])
+    kept = np.isfinite(scores).all(axis=(0, 2, 3))  # without resamples in which a scale has turned over
+    scores, drawn = (scores, drawn) if kept.all() else (scores[:, kept], drawn[kept])
     few = {"seeds": len(seeds), "degrees": len(tasks) * (len(seeds) - 1)}
-    base, times = scores[0, names.index(full)], counted(drawn)
+    base, times = scores[names.index(full), 0], counted(drawn)
     found: dict[str, dict] = {"mean": {}, "better": {}, "past": {}, "profile": {}}
     for i, name in enumerate(names):
-        runs = scores[:, i].reshape(len(scores), -1)
+        runs = scores[i].reshape(len(drawn), -1)
         found["mean"][name] = around(middle(runs), **few)
         if name != full:
-            found["better"][name] = around(ahead(scores[0, i], base, times), **few)
+            found["better"][name] = around(ahead(scores[i, 0], base, times), **few)
         found["past"][name] = [around(np.count_nonzero(runs >= level, axis=1) / runs.shape[1], **few) for level in PAST]
         if i < DRAWN:
             shares = above(runs, GRID)
@@ -180,7 +180,7 @@ def resampled(tasks: Sequence[Task], names: list[str], seeds: list[int], full: s
 
 
 def normal(task: Task, names: Sequence[str], seeds: Sequence[int], drawn: np.ndarray) -> np.ndarray:
-    """Normalised scores of resamples, [resamples, variants, seeds]; inf where full fell to zero or below."""
+    """Normalised scores of resamples, [variants, resamples, seeds]; no numbers where full fell to zero or below."""
     scores = np.array([[task.score(task.lines[name].values[seed]) for seed in seeds] for name in names])[:, drawn]
     one = np.array([task.score(task.lines[task.full].values[seed]) for seed in seeds])[drawn].mean(axis=1)
     if task.level is not None:
@@ -188,8 +188,9 @@ def normal(task: Task, names: Sequence[str], seeds: Sequence[int], drawn: np.nda
     else:
         zero = np.array([task.score(task.lines[str(task.control)].values[s]) for s in seeds])[drawn].mean(axis=1)
     gap = np.where(one > zero, one - zero, np.nan)
-    scaled = (scores - zero[:, None]) / gap[:, None]  # [variants, resamples, seeds]
-    return np.nan_to_num(scaled, nan=np.inf).transpose(1, 0, 2)
+    scores -= zero[:, None]
+    scores /= gap[:, None]
+    return scores
 
 
 def middle(runs: np.ndarray) -> np.ndarray:
