@@ -224,6 +224,18 @@ def test_the_screen_shows_levels_and_both_measures():
     assert [str(cell) for cell in shown.columns[0].cells].count("(chance)") == 2
 
 
+@pytest.mark.parametrize(("width", "told"), [(120, True), (80, False)])
+def test_the_screen_explains_what_it_shows_and_nothing_else(width, told):
+    store, manifest = made("images")
+    for row in store.rows.values():
+        row["cost"] = {"train_samples_per_s": 1.0, "noisy": True}
+    learn(manifest.better)
+    shown = screen(collect(store, manifest), width)
+    assert ("Differences are paired to full" in str(shown.caption)) == told
+    assert ("~ marks timings" in str(shown.caption)) == told
+    assert any(str(column.header) == "difference" for column in shown.columns) == told
+
+
 def test_bands_have_words_and_a_side_and_no_column_in_summaries():
     for band in ("low", "mid", "high"):
         for where in ("", "_transfer"):

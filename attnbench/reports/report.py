@@ -125,7 +125,7 @@ def screen(frame: pd.DataFrame, width: int = 120, known: Sequence[Table] | None 
     if not found and (spots := atlas.spots(records(frame))):
         return atlas_screen(spots, width)
     look = {"caption_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
-    made = Screen(caption=Text(caption(frame, found)), width=width, **look)
+    made = Screen(caption=Text(caption(frame, found, wide=wide)), width=width, **look)
     made.add_column("variant", overflow="fold", ratio=1)
     head = "error" if all(described(table.measure).better == "lower" for table in found) else "score"
     for name in ("seeds", head, *(("difference", "train/s", "peak MiB") if wide else ()), "not ok"):
@@ -185,17 +185,17 @@ def fields(table: Table, line: Line, wide: bool) -> list[str]:
     return [line.variant, sheets.seeds(line), error, *(costs if wide else []), line.trouble]
 
 
-def caption(frame: pd.DataFrame, found: Sequence[Table]) -> str:
-    """How many cells are ok, what the numbers are, and what the marks mean."""
+def caption(frame: pd.DataFrame, found: Sequence[Table], *, wide: bool) -> str:
+    """How many cells are ok, what the numbers are, and what the marks mean that a screen has."""
     trained = [row for row in records(frame) if row["kind"] == "train"]
     ok = sum(row["status"] == "ok" for row in trained)
     labels = dict.fromkeys(described(table.measure).label for table in found)
     told = " or ".join(labels) or "error"
     text = f"{ok} of {len(trained)} trainings ok. Mean {told}, ± half of its 95 % t interval over seeds."
     against = ", ".join(sorted({table.reference for table in found if table.reference}))
-    text += f" Differences are paired to {against}." if against else ""
+    text += f" Differences are paired to {against}." if against and wide else ""
     noisy = any(row.get(f"cost.{word}") for row in trained for word in ("noisy", "shared"))
-    text += " ~ marks timings that are noisy or were taken on a shared node." if noisy else ""
+    text += " ~ marks timings that are noisy or were taken on a shared node." if noisy and wide else ""
     ranked = [(table.setting, table.ranking.sentence) for table in found if table.ranking.sentence]
     if len(found) == 1:
         return " ".join([text, *(sentence for _, sentence in ranked)])
