@@ -9,6 +9,7 @@ from scipy.stats import nct, t
 from attnbench.reports.collect import collect
 from attnbench.reports.columns import learn
 from attnbench.reports.report import write_report
+from attnbench.reports.sheets import error_sheet
 from attnbench.reports.stats import t_interval
 from attnbench.reports.summary import Line, Table, candidates, compared, reference_of, tables
 from tests.made_scores import planted
@@ -125,3 +126,8 @@ def test_seeds_that_agree_to_the_last_digit_are_said_to_prove_nothing(tmp_path):
     assert told in text
     store, manifest = planted({"recall": {"full": [1.0, 0.99, 0.98], "mano": [0.5, 0.6, 0.7]}})
     assert told not in write_report(store, manifest, tmp_path / "b").read_text()
+
+
+def test_a_table_of_one_variant_speaks_of_no_difference():
+    assert "difference is paired" not in error_sheet(made({"mano": [0.1, 0.2, 0.3]})).caption
+    assert "difference is paired to full" in error_sheet(made({"full": [0.1, 0.2], "mano": [0.1, 0.3]})).caption

@@ -7,7 +7,9 @@ from attnbench.reports.summary import Line, Table
 
 
 def paired_to(table: Table) -> str:
-    """What the differences of a table are, and when they are bold."""
+    """What the differences of a table are, and when they are bold; empty for one variant, which has none."""
+    if len(table.lines) < 2:
+        return ""
     chosen, family = "", "this table"
     if table.candidates > 1:  # the data chose it, which the correction must know
         chosen = f", the best of {table.candidates} that it might have been,"

@@ -49,9 +49,10 @@ def error_sheet(table: Table) -> Sheet:
     levels = level_rows(table, further)
     return Sheet(
         title=f"{table.setting}: {'score' if first.better == 'higher' else 'error'}",
-        caption="Mean over seeds with 95 % t interval, cut off at what the measure can be; seeds are those with a "
-        f"result of those asked. {SOLVED if past else ''}{table.ranking.told}"
-        f"{paired_to(table)}{cautions(table)}",
+        caption=(
+            "Mean over seeds with 95 % t interval, cut off at what the measure can be; seeds are those with a "
+            f"result of those asked. {SOLVED if past else ''}{table.ranking.told}{paired_to(table)}{cautions(table)}"
+        ).strip(),
         head=[*head, *(described(name).label for name in further), f"difference to {against}", "seeds more", "not ok"],
         rows=[*rows, *levels],
         starts=starts(table) | ({len(rows)} if levels else set()),
