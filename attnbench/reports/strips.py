@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROW_IN = 0.17
-LINES = 96  # of all panels: in two columns they fill a page, and of more nobody reads
+LINES = 160  # of all panels, beyond which a figure of lines is longer than anybody reads
 LEAST = 12  # lines that a panel has all the same
 TOLD = 60  # letters of a line that names levels
 LONGEST = 26  # letters of a line's name with which two panels stand side by side

@@ -7,7 +7,7 @@ needs no bootstrap: how many pairs are told apart in both tasks (as in `ranking`
 and how many are not: if the former are right, tau lies between the two ways to fill in the latter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -22,6 +22,7 @@ from attnbench.reports.stats import Interval
 from attnbench.reports.summary import Table
 
 VARIANTS_AT_LEAST = 3
+Judged = dict[tuple[str, ...], np.ndarray]  # of a setting and variants: which are significantly ahead of which
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +53,11 @@ def transfers(tables: Sequence[Table]) -> tuple[list[Transfer], list[str]]:
     if not several(tables):
         return [], []
     found, few = [], []
+    judged: Judged = {}
     for one, other in combinations(tables, 2):
         if one.setting.partition(",")[0] == other.setting.partition(",")[0]:
             continue
-        made = between(one, other)
+        made = between(one, other, judged)
         if made:
             found.append(made)
         else:
@@ -66,8 +68,8 @@ def transfers(tables: Sequence[Table]) -> tuple[list[Transfer], list[str]]:
     return found, [f"{told}: {needed}"] if few else []
 
 
-def between(one: Table, other: Table) -> Transfer | None:
-    """What the orders of two tasks have in common; None with too few variants or seeds."""
+def between(one: Table, other: Table, judged: Judged | None = None) -> Transfer | None:
+    """What the orders of two tasks have in common; None with too few variants or seeds. judged: see `counted`."""
     values = [losses(table) for table in (one, other)]
     names = sorted(values[0].keys() & values[1].keys())
     seeds = [sorted(set.intersection(*(set(own[name]) for name in names))) for own in values] if names else [[], []]
@@ -76,7 +78,9 @@ def between(one: Table, other: Table) -> Transfer | None:
     chance = np.random.default_rng(SEED)
     means = [resampled(own, names, held, chance) for own, held in zip(values, seeds, strict=True)]
     least = min(map(len, seeds))
-    alike, opposite = counted(names, values)
+    alike, opposite = counted(
+        names, dict(zip((one.setting, other.setting), values, strict=True)), {} if judged is None else judged
+    )
     pairs = len(names) * (len(names) - 1) // 2
     return Transfer(
         first=one.setting,
@@ -121,9 +125,15 @@ def sign(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one > other).astype(np.int8) - (one < other)
 
 
-def counted(names: list[str], values: Sequence[dict[str, Values]]) -> tuple[int, int]:
-    """Pairs that are told apart in both and ordered alike, and oppositely."""
-    first, second = (verdicts(names, own)[0] for own in values)
+def counted(names: list[str], values: Mapping[str, dict[str, Values]], judged: Judged) -> tuple[int, int]:
+    """Pairs that are told apart in both and ordered alike, and oppositely.
+
+    values: of both settings. judged: what was found of a setting with these variants, for every pair of tasks asks.
+    """
+    for setting, own in values.items():
+        if (setting, *names) not in judged:
+            judged[setting, *names] = verdicts(names, own)[0]
+    first, second = (judged[setting, *names] for setting in values)
     return int((first & second).sum()), int((first & second.T).sum())
 
 
