@@ -82,23 +82,30 @@ class Board:
             except OSError:
                 return 0
             trainings = [cell for cell in manifest.cells if cell.kind == "train" and cell.id not in self.ended]
-            return sum(self.bring(cell) for cell in trainings if self.changed(cell.id))
+            return sum(self.look(cell) for cell in trainings)
 
-    def changed(self, id: str) -> bool:
-        """Whether a cell's row or checkpoint is another than at the last look."""
-        folder, told = self.store.spec_path(id).parent, {}
+    def look(self, cell: Cell) -> int:
+        """Brings a cell whose row or checkpoint is another than at the last look; returns the number of values.
+
+        What is noted was so before anything was read, and is noted when all is written: a row that comes in between,
+        and what a full disk had no room for, are new at the next look.
+        """
+        folder, told = self.store.spec_path(cell.id).parent, {}
         for path in (*folder.glob("result*.json"), folder / "checkpoint" / "state.pt"):
             with suppress(FileNotFoundError):
                 told[str(path)] = (path.stat().st_mtime_ns, path.stat().st_size)
-        new = any(self.seen.get(path) != found for path, found in told.items())
+        if not any(self.seen.get(path) != found for path, found in told.items()):
+            return 0
+        ended = (self.store.done(cell.id) or {}).get("status") == "ok"
+        count = self.bring(cell)
         self.seen |= told
-        return new
+        if ended:
+            self.ended.add(cell.id)
+        return count
 
     def bring(self, cell: Cell) -> int:
         """Writes what a cell's folder lacks of its curves; returns the number of values."""
         series, folder = curves(self.store, cell.id), self.folder / place(cell)
-        if (self.store.done(cell.id) or {}).get("status") == "ok":
-            self.ended.add(cell.id)
         if not any(series.values()):
             return 0
         old = self.written(cell.id, folder)

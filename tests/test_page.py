@@ -99,6 +99,7 @@ def test_no_text_of_a_row_becomes_an_element(tmp_path: Path, place: str):
     found = Elements(file.read_text(encoding="utf-8"))
     assert found.names == plain.names
     assert found.names.count("script") == 1 + len(write.SCRIPTS)
+    assert not re.search("[<>&\u2028\u2029]", found.data)  # for `</script ` ends a script too
     assert made_page.HOSTILE in json.dumps(json.loads(found.data))
 
 

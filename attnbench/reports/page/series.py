@@ -114,7 +114,7 @@ def measured(rows: Rows, column: str, words: str, kind: str) -> Found | None:
     series, lost, exact = [], False, []
     for (variant,), own in split(rows, ["variant"]):
         ordered = sorted(own, key=lambda row: row["site.tokens"])
-        ok = [row for row in ordered if row["status"] == "ok" and number(row.get(column))]
+        ok = [row for row in ordered if row["status"] == "ok" and (number(row.get(column)) or row.get(column) == 0)]
         there = [row for row in ok if row[column] >= ROUNDING]
         exact += [str(variant)] if len(there) < len(ok) else []
         oom = [[row["site.tokens"], row["place"]] for row in ordered if row["status"] == "oom"]
