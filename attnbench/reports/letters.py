@@ -51,6 +51,7 @@ TEX |= {"„": "{,}{,}", "‚": "{,}", "…": "…", "†": r"\dag{}", "‡": r"
 TEX |= {"ł": r"\l{}", "Ł": r"\L{}", "ı": r"\i{}", "œ": r"\oe{}", "Œ": r"\OE{}", "\u2009": r"\,"}  # noqa: RUF001
 ACCENTS = dict(zip(map(chr, (0x300, 0x301, 0x302, 0x303, 0x304, 0x307, 0x308)), "`'^~=.\"", strict=True))
 ACCENTS |= dict(zip(map(chr, (0x306, 0x30A, 0x30B, 0x30C, 0x323, 0x327, 0x331)), "urHvdcb", strict=True))
+BELOW = "\u0323\u0327\u0331"
 SET = {chr(code) for code in range(0xA1, 0x100)} - set("\xadÐÞðþ")  # those that LaTeX's first font encoding has
 
 
@@ -125,10 +126,11 @@ def letter(mark: str) -> str:
         return TEX[mark]
     if mark in SET or " " <= mark <= "~":
         return mark
-    apart = unicodedata.normalize("NFD", mark)
-    if len(apart) > 1 and apart[-1] in ACCENTS:
-        base = letter(unicodedata.normalize("NFC", apart[:-1]))
-        if "[U+" not in base:
-            base = {"i": r"\i", "j": r"\j"}.get(base, base)
-            return rf"\{ACCENTS[apart[-1]]}{{{base}}}"
+    base, *accents = unicodedata.normalize("NFD", mark)
+    above = [one for one in accents if one not in BELOW]
+    if accents and base.isascii() and len(above) < 2 and ACCENTS.keys() >= set(accents):
+        set_ = {"i": r"\i", "j": r"\j"}.get(base, base) if above else base
+        for one in sorted(accents, key=BELOW.find):  # an accent above a letter is set first: it has to see that letter
+            set_ = rf"\{ACCENTS[one]}{{{set_}}}"
+        return set_
     return f"[U+{ord(mark):04X}]"

@@ -7,7 +7,7 @@ from functools import cache
 from matplotlib.font_manager import findfont, get_font
 
 FONT = "DejaVu Sans"  # matplotlib brings it along
-LETTERS = 48  # of a name: longer ones would leave no room for what is drawn
+LETTERS = 64  # of a name: longer ones would leave no room for what is drawn
 TITLE = 96  # letters of a title that stands on one line
 SHORT = "Names with … are shortened; the tables have them in full."
 
