@@ -1,5 +1,6 @@
 """Names with any letters, as LaTeX, a reader of Markdown and a figure show them."""
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from matplotlib.text import Text
 
 from attnbench.reports import figures, letters, names, report
 from attnbench.reports.collect import collect
+from tests.made_rows import ablation
 from tests.made_scores import planted
 
 LATEX = {  # a name, and how a reader of the PDF finds it
@@ -163,6 +165,25 @@ def test_a_name_of_a_hundred_and_sixty_letters_leaves_room_for_what_is_drawn(kin
     assert "full" in told
     assert "[U+4E2D]" in told
     assert any(names.SHORT in text for text in told)
+
+
+def test_long_values_of_knobs_leave_room_and_are_told_apart_in_legends_panels_and_below():
+    frame = collect(*ablation(3))
+    for name in ("mechanism.downsample", "mechanism.upsample"):
+        frame[name] = [None if value != value else LONG + str(value) for value in frame[name]]
+    x, y = {"x": "mechanism.downsample"}, {"y": "result.rel_l2"}
+    lines = {"name": "f", "kind": "lines", **x, **y, "color": "mechanism.upsample", "panel": "mechanism.window"}
+    panel = {"name": "f", "kind": "scatter", **y, "x": "cost.train_samples_per_s", "panel": "mechanism.upsample"}
+    for asked in (lines | {"mechanism": "mano"}, panel | {"color": "mechanism.downsample"}):
+        (drawing,) = figures.checked([asked], frame)
+        figure = figures.drawn(figures.parts(frame, drawing)[0].rows, drawing, {})
+        figure.draw_without_rendering()
+        assert min(axes.get_position().width for axes in figure.axes) > 0.15
+        for ending in ("nearest", "transposed"):
+            assert any(text.get_text().endswith(ending) for text in figure.findobj(Text) if isinstance(text, Text))
+        for axes in figure.axes:
+            boxes = [text.get_window_extent() for text in axes.get_xticklabels() if LONG[:4] in text.get_text()]
+            assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_shortened_names_are_told_apart_whatever_they_share():

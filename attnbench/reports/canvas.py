@@ -14,7 +14,7 @@ from matplotlib.offsetbox import HPacker, TextArea
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from attnbench.reports.columns import described
-from attnbench.reports.names import FONT, SHORT, cut, lines_of, shortened, visible
+from attnbench.reports.names import BESIDE, FONT, SHORT, cut, lines_of, shortened, visible
 from attnbench.reports.summary import number_first
 
 if TYPE_CHECKING:
@@ -232,7 +232,8 @@ def blank(drawing: Drawing, about: Rows) -> Figure:
 
 def legend(figure: Figure, *sections: tuple[str, Sequence[Line2D]]) -> None:
     """One legend beside the figure; every section is a heading over its entries."""
-    short = [shortened(str(entry.get_label()) for entry in own) for _, own in sections]
+    most = BESIDE[any(grid.ncols > 1 for axes in figure.axes if (grid := axes.get_gridspec()))]
+    short = [shortened((str(entry.get_label()) for entry in own), most) for _, own in sections]
     for names, (_, own) in zip(short, sections, strict=True):
         for entry in own:
             entry.set_label(names[str(entry.get_label())])

@@ -34,7 +34,7 @@ from attnbench.reports.canvas import (
 )
 from attnbench.reports.columns import described
 from attnbench.reports.effects import rests, varying
-from attnbench.reports.names import LETTERS, lines_of, shortened
+from attnbench.reports.names import ABOVE, BELOW, LETTERS, TICK, lines_of, shortened
 from attnbench.reports.references import references
 from attnbench.reports.stats import Interval
 from attnbench.reports.summary import split
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 Look = tuple[Any, Any, Any]  # values of color, style and panel; None for a word that is not given
 NOTE = "Small points: seeds. Markers and bars: mean and 95 % t interval over seeds, within what can be."
-BELOW = 80  # letters that have room below a panel
 SHARED = "Where lines meet in one point, the knobs that part them are idle."
 
 
@@ -87,7 +86,7 @@ def lines(rows: Rows, drawing: Drawing) -> Figure:
     known = references(drawing.y, found)
     cut = framed(grid, drawn, wholes, drawing, known)
     titles = [f"{described(drawing.panel).label} {word(panel)}" if drawing.panel else "" for panel in panels]
-    short = shortened(titles)
+    short = shortened(titles, ABOVE)
     for axes, panel, title in zip(grid, panels, titles, strict=True):
         fill(axes, [one for one in drawn if one.look[2] == panel], hues, levels(found, drawing.x))
         axes.set_title(short[title], fontweight="normal")
@@ -183,8 +182,10 @@ def fill(axes: "Axes", drawn: list[Curve], looks: tuple[dict[Any, Any], dict[Any
                 same = len({drawn[j].look[0] for j in own}) == 1
                 dot(axes, place, (curve, x), hue[curve.look[0]] if same else QUIET, shared=len(own) > 1)
     words = [word(x) for x in xs]
-    most = LETTERS if sum(map(len, words)) <= BELOW else max(BELOW // len(xs), 8)
-    axes.set_xticks(range(len(xs)), [*map(shortened(words, most).get, words)])
+    grid = axes.get_gridspec()
+    room = max(BELOW // len(xs) // (grid.ncols if grid else 1), 7)
+    short = shortened(words, LETTERS if max(map(len, words)) <= TICK else room)
+    axes.set_xticks(range(len(xs)), [short[one] for one in words])
     axes.set_xlim(-0.45, len(xs) - 0.55)
 
 

@@ -8,6 +8,9 @@ from matplotlib.font_manager import findfont, get_font
 
 FONT = "DejaVu Sans"  # matplotlib brings it along
 LETTERS = 64  # of a name: longer ones would leave no room for what is drawn
+BESIDE = (48, 40)  # of a name in a legend, which stands beside one panel, or beside several
+ABOVE = 24  # of the title of one panel of several
+BELOW, TICK = 48, 20  # of all names below a panel, where one of them is longer than a tick has room for
 TITLE = 96  # letters of a title that stands on one line
 SHORT = "Names with … are shortened; the tables have them in full."
 

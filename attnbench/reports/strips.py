@@ -33,7 +33,7 @@ from attnbench.reports.canvas import (
     word,
 )
 from attnbench.reports.columns import measured, worth
-from attnbench.reports.names import SHORT, cut, lines_of, shortened
+from attnbench.reports.names import ABOVE, SHORT, cut, lines_of, shortened
 from attnbench.reports.references import references
 from attnbench.reports.rows import counted
 from attnbench.reports.stats import Interval
@@ -123,7 +123,7 @@ def apart(about: Rows, drawing: Drawing) -> list[tuple[str, Rows, Drawing]]:
     found = []
     parts = [rows for _, rows in split(about, [drawing.panel] if drawing.panel else [])]
     titles = [word(value(rows[0], drawing.panel)) if drawing.panel else "" for rows in parts]
-    short = shortened(titles)
+    short = shortened(titles, ABOVE)
     for title, rows in zip(titles, parts, strict=True):
         found.append((short[title], rows, replace(drawing, y=drawing.y or measured(rows, rows[0])[0])))
     return found
