@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from attnbench.reports import sheets
+from attnbench.reports import report, sheets
 from attnbench.reports.page.part import Part
 from tests import made_page
 from tests.chromium import Browser, browser
+from tests.made_scores import planted
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -199,6 +200,23 @@ def test_csv_is_copied_as_it_is_shown(page: Browser):
     lines = page.copied().splitlines()
     assert lines[0].startswith("variant,seeds,")
     assert [line.partition(",")[0] for line in lines[1:]] == first_fields(page, sheet)
+
+
+def test_a_name_with_marks_of_markdown_is_shown_found_and_copied_as_typed(opened: Browser, tmp_path: Path):
+    given = ["**two**", "`tick` *one*", "~ $x$", "full"]
+    store, manifest = planted({"darcy": {name: [0.1, 0.11 + i / 9, 0.12 + i / 9] for i, name in enumerate(given)}})
+    report.write_report(store, manifest, tmp_path)
+    page = opened.open(tmp_path / "report.html")
+    page.allow_copying(allowed=True)
+    sheet = table(page, "darcy: error")
+    assert sorted(first_fields(page, sheet)) == sorted(given)
+    page.one(f"{sheet} input").send_keys("**t")
+    assert first_fields(page, sheet) == ["**two**"]
+    page.click(f"{sheet} .copy:last-child")
+    time.sleep(0.2)
+    assert page.copied().splitlines()[1].startswith("**two**,3 / 3,")
+    cells = page.js("return [...document.querySelectorAll('table')].at(-1).textContent")
+    assert "**two**" in cells
 
 
 def test_where_copying_is_forbidden_the_text_stands_selected(page: Browser, part: Part):

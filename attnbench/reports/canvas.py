@@ -14,6 +14,7 @@ from matplotlib.offsetbox import HPacker, TextArea
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from attnbench.reports.columns import described
+from attnbench.reports.names import BESIDE, FONT, SHORT, cut, lines_of, shortened, visible
 from attnbench.reports.summary import number_first
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ SAFE = (0, 3, 2, 4, 1, 9, 5, 7, 6, 8)  # seaborn's colour-blind palette, those f
 CUT = "Bars that end at the frame go on beyond it."
 STYLE: Any = {
     **sns.axes_style("whitegrid"),
-    **{"font.family": "DejaVu Sans", "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5},
+    **{"font.family": FONT, "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5},
     **{"xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "legend.title_fontsize": 7},
     **{"axes.linewidth": 0.7, "grid.linewidth": 0.5, "grid.color": "#e2e2e2", "lines.linewidth": 1.3},
     **{
@@ -117,7 +118,8 @@ def unseen(missing: Rows, asked: int) -> str:
     if not missing:
         return ""
     counts = Counter((row["variant"], cause(row)) for row in missing)
-    named = [f"{variant}: {count} {why}" for (variant, why), count in sorted(counts.items())]
+    short = shortened(variant for variant, _ in counts)
+    named = [f"{short[variant]}: {count} {why}" for (variant, why), count in sorted(counts.items())]
     more = f"; and {len(named) - 6} more, see the table" if len(named) > 6 else ""
     return f"{len(missing)} of {asked} cells not drawn. {'; '.join(named[:6])}{more}."
 
@@ -131,9 +133,11 @@ def cause(row: Row) -> str:
 
 
 def note(figure: Figure, *sentences: str) -> None:
-    """Small print below the figure, wrapped to its width."""
+    """Small print below the figure, wrapped to its width; it tells as well that a legend's names are shortened."""
     width = int(figure.get_figwidth() * 18)
-    text = "\n".join(line for sentence in sentences if sentence for line in textwrap.wrap(sentence, width))
+    sentences = (*sentences, *(SHORT for one in figure.legends if one.get_gid() == "shortened"))
+    told = [textwrap.wrap(visible(sentence), width) for sentence in dict.fromkeys(sentences)]
+    text = "\n".join(line for own in told for line in own)
     if text:
         figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color=QUIET, linespacing=1.35)
 
@@ -220,17 +224,24 @@ def seeds(axes: "Axes", points: Iterable[tuple[float, float, Any]], *, size: flo
 def blank(drawing: Drawing, about: Rows) -> Figure:
     """A figure that says why there is nothing to draw."""
     figure = Figure(figsize=(WIDTH_IN, 1.6), layout="constrained")
-    figure.text(0.5, 0.6, f"{drawing.title or drawing.name}: no cell has a result yet", ha="center", color=WRONG)
+    words = f"{lines_of(drawing.title) or drawing.name}: no cell has a result yet"
+    figure.text(0.5, 0.6, words, ha="center", color=WRONG)
     note(figure, holes(about, drawing))
     return figure
 
 
 def legend(figure: Figure, *sections: tuple[str, Sequence[Line2D]]) -> None:
     """One legend beside the figure; every section is a heading over its entries."""
+    most = BESIDE[any(grid.ncols > 1 for axes in figure.axes if (grid := axes.get_gridspec()))]
+    short = [shortened((str(entry.get_label()) for entry in own), most) for _, own in sections]
+    for names, (_, own) in zip(short, sections, strict=True):
+        for entry in own:
+            entry.set_label(names[str(entry.get_label())])
     titles = [title if i == 0 else f"\n{title}" for i, (title, _) in enumerate(sections)]
     entries = zip(titles, (own for _, own in sections), strict=True)
     handles = [entry for title, own in entries for entry in (Line2D([], [], linestyle="", label=title), *own)]
     made = figure.legend(handles=handles, loc="outside right upper", handlelength=2.4)
+    made.set_gid("shortened" if any(map(cut, short)) else None)
     for pair in made.findobj(HPacker):
         marker, *texts = pair.get_children()
         if texts and isinstance(texts[0], TextArea) and texts[0].get_text() in titles:

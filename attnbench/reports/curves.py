@@ -34,6 +34,7 @@ from attnbench.reports.canvas import (
 )
 from attnbench.reports.columns import described
 from attnbench.reports.effects import rests, varying
+from attnbench.reports.names import ABOVE, BELOW, LETTERS, TICK, lines_of, shortened
 from attnbench.reports.references import references
 from attnbench.reports.stats import Interval
 from attnbench.reports.summary import split
@@ -84,14 +85,16 @@ def lines(rows: Rows, drawing: Drawing) -> Figure:
     wholes, hues = baselines(rows, drawing), looks(rows, drawing)
     known = references(drawing.y, found)
     cut = framed(grid, drawn, wholes, drawing, known)
-    for axes, panel in zip(grid, panels, strict=True):
+    titles = [f"{described(drawing.panel).label} {word(panel)}" if drawing.panel else "" for panel in panels]
+    short = shortened(titles, ABOVE)
+    for axes, panel, title in zip(grid, panels, titles, strict=True):
         fill(axes, [one for one in drawn if one.look[2] == panel], hues, levels(found, drawing.x))
-        axes.set_title(f"{described(drawing.panel).label} {word(panel)}" if drawing.panel else "", fontweight="normal")
+        axes.set_title(short[title], fontweight="normal")
         for whole in wholes:
             if whole.panel in (None, panel):
                 level(axes, whole, levels(found, drawing.x))
     if drawing.title:
-        figure.suptitle(drawing.title, x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+        figure.suptitle(lines_of(drawing.title), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     keys(figure, found, drawing, hues)
     shared = SHARED if len({id for one in drawn for cells in one.cells.values() for id in cells}) < total(drawn) else ""
     note(figure, " ".join(filter(None, (NOTE, shared, explained(wholes, loose), cut))), holes(about, drawing))
@@ -178,7 +181,11 @@ def fill(axes: "Axes", drawn: list[Curve], looks: tuple[dict[Any, Any], dict[Any
             if own[0] == i:  # cells that are shared are drawn with the first of their lines
                 same = len({drawn[j].look[0] for j in own}) == 1
                 dot(axes, place, (curve, x), hue[curve.look[0]] if same else QUIET, shared=len(own) > 1)
-    axes.set_xticks(range(len(xs)), [word(x) for x in xs])
+    words = [word(x) for x in xs]
+    grid = axes.get_gridspec()
+    room = max(BELOW // len(xs) // (grid.ncols if grid else 1), 7)
+    short = shortened(words, LETTERS if max(map(len, words)) <= TICK else room)
+    axes.set_xticks(range(len(xs)), [short[one] for one in words])
     axes.set_xlim(-0.45, len(xs) - 0.55)
 
 
@@ -246,7 +253,7 @@ def level(axes: "Axes", whole: Whole, xs: list[Any]) -> None:
         low, high = [one.low for one in intervals], [one.high for one in intervals]
         axes.fill_between(places, low, high, color="#888888", alpha=0.15, linewidth=0, zorder=0)
     text = {"textcoords": "offset points", "ha": "right", "va": "bottom", "fontsize": 6.5, "color": QUIET}
-    axes.annotate(whole.name, (places[-1], intervals[-1].mean), xytext=(-2, 2), **text)
+    axes.annotate(shortened([whole.name])[whole.name], (places[-1], intervals[-1].mean), xytext=(-2, 2), **text)
 
 
 def keys(figure: Figure, found: Rows, drawing: Drawing, looks: tuple[dict[Any, Any], dict[Any, int]]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from attnbench.reports.overall import Overall
 
+LONGEST = 120  # letters of a file's name
 WORDS = tuple(field.name for field in fields(Drawing))
 DRAW = {"variants": strips.variants, "scatter": scatter.scatter, "lines": curves.lines, "curves": places.over_places}
 
@@ -159,5 +160,7 @@ def parts(frame: pd.DataFrame, drawing: Drawing) -> list[Part]:
     for setting, rows in split(trained, settings):
         pairs = [pair for pair in zip(settings, setting, strict=True) if pair[1] is not None or len(tasks) == 1]
         words = ", ".join(named(column, value) for column, value in pairs)
-        found.append(Part(rows, f"{drawing.name}-{re.sub(r'[^A-Za-z0-9.]+', '-', words)}", words))
+        name = f"{drawing.name}-{re.sub(r'[^A-Za-z0-9.]+', '-', words)}"[:LONGEST]
+        taken, further = {part.name for part in found}, (f"{name}-{i}" for i in range(2, 2 + len(found)))
+        found.append(Part(rows, next(one for one in (name, *further) if one not in taken), words))
     return found

@@ -31,6 +31,7 @@ from attnbench.reports.canvas import (
 )
 from attnbench.reports.collect import Results
 from attnbench.reports.columns import PLACES
+from attnbench.reports.names import lines_of
 from attnbench.reports.stats import Interval, t_interval
 from attnbench.reports.summary import split
 
@@ -122,7 +123,7 @@ def over_places(rows: Rows, drawing: Drawing) -> Figure:
     axes.set_xlabel(PLACES[drawing.y].axis)
     finish(axes, grid="y")
     if drawing.title:
-        axes.set_title(drawing.title, loc="left")
+        axes.set_title(lines_of(drawing.title), loc="left")
     legend(figure, ("variant", entries))
     missing = len(rows) - len(found)
     note(figure, NOTE, cut, f"{missing} of {len(rows)} cells not drawn." if missing else "")

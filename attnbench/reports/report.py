@@ -10,14 +10,14 @@ from rich import box
 from rich.table import Table as Screen
 from rich.text import Text
 
-from attnbench.reports import anonymous, atlas, sheets
-from attnbench.reports.across import across
+from attnbench.reports import anonymous, atlas, letters, sheets
+from attnbench.reports.across import Across, across
 from attnbench.reports.collect import Results, gather
 from attnbench.reports.columns import described, learn, measured
 from attnbench.reports.effects import effects
 from attnbench.reports.efficiency import Costs, costs
 from attnbench.reports.efficiency_sheets import crossover_sheets, growth_sheet
-from attnbench.reports.probed import probed
+from attnbench.reports.probed import Probed, probed
 from attnbench.reports.rows import once, records, write_csv, write_parquet
 from attnbench.reports.summary import Line, Table, tables
 from attnbench.reports.trials import trials_sheets
@@ -68,10 +68,9 @@ def made_report(
     frame = gathered.frame
     asked = figures.checked(manifest.figures or figures.standard(frame, curves), frame)
     with figures.writing(frame, asked, folder / "figures", curves) as names:
-        known = tables(frame, manifest.solved)
-        over, bare = across(known), probed(frame, known)
-        pages = [*sheets_of(frame, known), *over.pages, *widths_sheets(frame), *trials_sheets(frame, manifest.choose)]
-        pages += bare.pages
+        known, over, bare, pages = said(frame, manifest)
+        if (guarded := letters.guarded_table(frame)) is not frame:
+            pages = said(guarded, manifest)[-1]
         write_csv(frame, folder / "rows.csv")
         write_parquet(frame, folder / "rows.parquet")
         places.write_curves(curves, folder / places.FILE)
@@ -79,11 +78,20 @@ def made_report(
         names += figures.write_profiles(over.overall, folder / "figures") if over.overall else []
         names += bare.draw(folder / "figures")
         summary, notes = folder / "summary.md", (*gathered.notes, *over.notes, *bare.notes)
-        summary.write_text(markdown(manifest, notes, pages, names), encoding="utf-8", newline="\n")
+        sentences = letters.guarded_within(notes, frame)
+        summary.write_text(markdown(manifest, sentences, pages, names), encoding="utf-8", newline="\n")
         own = {"manifest": manifest, "frame": frame, "known": known, "pages": pages, "curves": curves, "veil": veil}
         page = part.Part(**own, notes=(*notes, *filter(None, [told])), beside=part.beside(kept, manifest, veil))
         write.write([page], folder / write.NAME)
     return Made(summary, page)
+
+
+def said(frame: pd.DataFrame, manifest: "Manifest") -> tuple[list[Table], Across, Probed, list[sheets.Sheet]]:
+    """The tables of the rows, what holds over tasks and of bare mechanisms, and all of it as sheets."""
+    known = tables(frame, manifest.solved)
+    over, bare = across(known), probed(frame, known)
+    pages = [*sheets_of(frame, known), *over.pages, *widths_sheets(frame), *trials_sheets(frame, manifest.choose)]
+    return known, over, bare, [*pages, *bare.pages]
 
 
 def sheets_of(frame: pd.DataFrame, known: list[Table] | None = None) -> list[sheets.Sheet]:
@@ -99,10 +107,11 @@ def sheets_of(frame: pd.DataFrame, known: list[Table] | None = None) -> list[she
     return pages
 
 
-def markdown(manifest: "Manifest", notes: tuple[str, ...], pages: list[sheets.Sheet], figures: list[str]) -> str:
+def markdown(manifest: "Manifest", notes: Sequence[str], pages: list[sheets.Sheet], figures: list[str]) -> str:
     """The page: question, what to know about the rows, tables, figures."""
-    known = "".join(f"- {note}\n" for note in notes)
-    parts = [f"# {manifest.sweep}\n\n{manifest.question}\n", known, *map(sheets.markdown, pages)]
+    known = "".join(f"- {letters.in_markdown(note)}\n" for note in notes)
+    asked = letters.in_paragraphs(letters.guarded(manifest.question))
+    parts = [f"# {letters.in_line(letters.guarded(manifest.sweep))}\n\n{asked}\n", known, *map(sheets.markdown, pages)]
     pictures = "\n".join(f"![{name}](figures/{name}.png)" for name in figures)
     return "\n".join(part for part in [*parts, f"## Figures\n\n{pictures}\n" if figures else ""] if part)
 

@@ -11,13 +11,12 @@ import pandas as pd
 from attnbench.reports.cautions import cautions, paired_to, selection
 from attnbench.reports.columns import described
 from attnbench.reports.fronts import CAPTION, FRONTS, UNKNOWN, share
+from attnbench.reports.letters import in_line, in_markdown, tex
 from attnbench.reports.solved import SOLVED
 from attnbench.reports.stats import Interval
 from attnbench.reports.summary import Cost, Line, Table
 
 NOTHING = "–"  # noqa: RUF001  an en dash: no such number
-TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "→": r"$\to$"}  # noqa: RUF001
-TEX |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"<": "$<$", ">": "$>$", "|": r"\textbar{}"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,8 +257,8 @@ def small(p: float) -> str:
 def markdown(sheet: Sheet) -> str:
     """A heading, a pipe table and its caption."""
     rows = [list(sheet.head), ["---"] * len(sheet.head), *sheet.rows]
-    body = "\n".join("| " + " | ".join(field.replace("|", "\\|") for field in row) + " |" for row in rows)
-    return f"## {sheet.title}\n\n{body}\n\n{sheet.caption}\n"
+    body = "\n".join("| " + " | ".join(map(in_line, row)) + " |" for row in rows)
+    return f"## {in_line(sheet.title)}\n\n{body}\n\n{in_markdown(sheet.caption)}\n"
 
 
 def latex(sheet: Sheet, label: str) -> str:
@@ -268,7 +267,7 @@ def latex(sheet: Sheet, label: str) -> str:
     for i, row in enumerate(sheet.rows):
         lines += [r"\addlinespace"] if i in sheet.starts else []
         lines.append(" & ".join(map(tex, row)) + r" \\")
-    columns, label = "l" + "r" * (len(sheet.head) - 1), re.sub(r"[^\w:.-]", "-", label)
+    columns, label = "l" + "r" * (len(sheet.head) - 1), re.sub(r"[^\w:.-]", "-", label, flags=re.ASCII)
     return "\n".join(
         [
             *(r"\begin{table*}", r"\centering", rf"\caption{{{tex(sheet.title + '. ' + sheet.caption)}}}"),
@@ -276,12 +275,3 @@ def latex(sheet: Sheet, label: str) -> str:
             *(*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}", ""),
         ]
     )
-
-
-def tex(text: str) -> str:
-    """Text as LaTeX sets it: marks escaped, stars made bold, minus signs in front of digits made long."""
-    parts = text.split("**")
-    escaped = ["".join(TEX.get(mark, mark) for mark in part.replace("`", "")) for part in parts]
-    joined = "".join(rf"\textbf{{{part}}}" if i % 2 else part for i, part in enumerate(escaped))
-    joined = re.sub(r"^(?=[\[*])", "{}", joined)  # what a line break before it would take for its own
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", joined)

@@ -33,6 +33,7 @@ from attnbench.reports.canvas import (
     word,
 )
 from attnbench.reports.columns import measured, worth
+from attnbench.reports.names import ABOVE, SHORT, cut, lines_of, shortened
 from attnbench.reports.references import references
 from attnbench.reports.rows import counted
 from attnbench.reports.stats import Interval
@@ -84,6 +85,8 @@ def variants(rows: Rows, drawing: Drawing) -> Figure:
     if not any(spot.found for one in panels for spot in one.order):
         return blank(drawing, about)
     hue = colors(levels(rows, "mechanism"))
+    short = [shortened(one.names) for one in panels]
+    panels = [replace(one, names=[own[name] for name in one.names]) for one, own in zip(panels, short, strict=True)]
     longest = max(len(name) for one in panels for name in one.names)
     across = 2 if len(panels) > 1 and longest <= LONGEST else 1
     down = -(-len(panels) // across)
@@ -94,13 +97,14 @@ def variants(rows: Rows, drawing: Drawing) -> Figure:
     for axes in grid[len(panels) :]:
         axes.remove()
     if len(panels) == 1:
-        figure.axes[0].set_title(drawing.title or "", loc="left")
+        figure.axes[0].set_title(lines_of(drawing.title), loc="left")
     elif drawing.title:
-        figure.suptitle(drawing.title, x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+        figure.suptitle(lines_of(drawing.title), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     lost = [row for _, own, one in apart(about, drawing) for row in own if not drawable(row, one)]
     kept = sum(len(one.order) for one in panels)
     fewer = f"The first {kept} of {asked} variants; of the others the tables tell." if kept < asked else ""
-    note(figure, f"{STRIPS} {max(cuts)}", fewer, unseen(lost, len(about)) if fewer else "")
+    less = SHORT if any(map(cut, short)) else ""
+    note(figure, f"{STRIPS} {max(cuts)}", fewer, unseen(lost, len(about)) if fewer else "", less)
     return figure
 
 
@@ -117,9 +121,11 @@ class Panel:
 def apart(about: Rows, drawing: Drawing) -> list[tuple[str, Rows, Drawing]]:
     """The title, the rows and the drawing of each panel; with `y` empty each is of its rows' own first measure."""
     found = []
-    for _, rows in split(about, [drawing.panel] if drawing.panel else []):
-        title = word(value(rows[0], drawing.panel)) if drawing.panel else ""
-        found.append((title, rows, replace(drawing, y=drawing.y or measured(rows, rows[0])[0])))
+    parts = [rows for _, rows in split(about, [drawing.panel] if drawing.panel else [])]
+    titles = [word(value(rows[0], drawing.panel)) if drawing.panel else "" for rows in parts]
+    short = shortened(titles, ABOVE)
+    for title, rows in zip(titles, parts, strict=True):
+        found.append((short[title], rows, replace(drawing, y=drawing.y or measured(rows, rows[0])[0])))
     return found
 
 

@@ -7,6 +7,7 @@ from matplotlib.colors import to_hex
 
 from attnbench.reports import canvas, sheets
 from attnbench.reports.columns import COLUMNS, described
+from attnbench.reports.letters import typed
 from attnbench.reports.page import pack, plots, series
 from attnbench.reports.page.part import Beside, Part
 from attnbench.reports.rows import counted, ordered, records
@@ -121,13 +122,13 @@ def sheet(one: Sheet, label: str, owners: Mapping[str, str]) -> Found:
     column = list(one.head).index("mechanism") if "mechanism" in one.head else 0
 
     def owner(fields: Sequence[str]) -> str:
-        first = fields[column]
+        first = typed(fields[column])
         return owners.get(first) or next((name for name in names if first.split(" ")[0] == name), "")
 
     return {
-        "title": one.title,
-        "caption": one.caption,
-        "head": list(one.head),
+        "title": typed(one.title),
+        "caption": typed(one.caption),
+        "head": list(map(typed, one.head)),
         "rows": [list(fields) for fields in one.rows],
         "owners": [owner(fields) for fields in one.rows],
         "starts": sorted(one.starts),

@@ -105,7 +105,7 @@
     shut(sheet.title, i < 4, () => page.table({
       title: sheet.title, head: sheet.head, count: sheet.rows.length, caption: sheet.caption, latex: sheet.latex,
       value: (place, column) => sheet.rows[place][column], owner: (place) => sheet.owners[place], starts: sheet.starts,
-      bad: (place, column) => sheet.head[column] === "not ok",
+      marked: true, bad: (place, column) => sheet.head[column] === "not ok",
     }))));
 
   const NUMBERS = ["seed", "wall_s"];

@@ -12,6 +12,8 @@
     const match = LEADING.exec(String(value ?? "").replaceAll("**", "").trim());
     return match ? Number(match[1].replaceAll(",", "").replace("\u2212", "-")) : null;
   };
+  // A sheet's fields have stand-ins for stars and the like in names, as Python's `letters` puts them.
+  const typed = (text) => text.replace(/[\ue000-\ue07f]/g, (one) => String.fromCharCode(one.charCodeAt(0) - 0xe000));
   const empty = (value) => value === null || value === undefined || value === "" || value === "\u2013";
 
   // Numbers before words, nothing and lines in parentheses last whichever way.
@@ -31,7 +33,8 @@
     return keys.sort((a, b) => compared(a, b, sign)).map((key) => key.place);
   }
 
-  // source: title, head, count, value(place, column), owner(place), starts, caption, latex, open(place).
+  // source: title, head, count, value(place, column), owner(place), starts, caption, latex, open(place),
+  // marked (whether two stars around words make them bold).
   page.table = (source) => {
     const state = { column: -1, sign: 1, text: "", from: 0, order: [] };
     const found = page.el("span", { class: "found", role: "status" });
@@ -44,7 +47,8 @@
     const pager = page.el("div", { class: "pager" });
     const texts = Array.from({ length: source.count }, () => null);
     const text = (place) => {
-      texts[place] ??= source.head.map((_, column) => source.value(place, column) ?? "").join("\u0001").toLowerCase();
+      const fields = source.head.map((_, column) => source.value(place, column) ?? "").join("\u0001");
+      texts[place] ??= (source.marked ? typed(fields) : fields).toLowerCase();
       return texts[place];
     };
 
@@ -103,8 +107,7 @@
     function cell(place, column, owner) {
       const value = source.value(place, column);
       const shown = empty(value) ? "\u2013" : typeof value === "number" ? page.number(value) : String(value);
-      const strong = shown.startsWith("**") || shown.includes("**");
-      const plain = strong ? bold(shown) : shown;
+      const plain = source.marked ? bold(shown) : shown;
       if (column > 0) {
         const right = source.words?.(column) ? "words" : null;
         const wrong = source.bad?.(place, column) && shown !== "\u2013";
@@ -123,7 +126,7 @@
     const shownRows = () =>
       state.order.map((place) => source.head.map((_, column) => {
         const value = source.value(place, column);
-        return typeof value === "string" ? value.replaceAll("**", "") : value;
+        return source.marked && typeof value === "string" ? typed(value.replaceAll("**", "")) : value;
       }));
     page.onPick(() => { if (page.only || state.only) { state.only = page.only; refreshed(); } });
     refreshed();
@@ -136,6 +139,6 @@
       pager, source.caption ? page.el("p", { class: "caption" }, source.caption) : null);
   };
   function bold(text) {
-    return text.split("**").map((part, i) => (i % 2 ? page.el("strong", {}, part) : part));
+    return text.split("**").map((part, i) => (i % 2 ? page.el("strong", {}, typed(part)) : typed(part)));
   }
 })();
