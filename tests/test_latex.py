@@ -1,16 +1,13 @@
 """Tables are set by LaTeX itself, with names and numbers that LaTeX would take for something else."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
-
-import pytest
 
 from attnbench.reports import report
 from attnbench.reports.collect import collect
 from attnbench.reports.columns import learn
 from attnbench.reports.sheets import Sheet, latex, tex
+from tests import pdflatex
 from tests.made_scores import planted
 
 ODD = {  # a name, and its own letters as a reader of the PDF finds them
@@ -48,19 +45,12 @@ def written() -> str:
     return report.latex("50%_of#it", report.sheets_of(collect(store, manifest)))
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex here")
+@pdflatex.needed
 def test_pdflatex_sets_every_table_and_a_reader_finds_the_names(tmp_path: Path):
-    (tmp_path / "all.tex").write_text(DOCUMENT % written())
-    asked = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, check=False, timeout=120)
-    log = done.stdout.decode(errors="replace")
-    assert done.returncode == 0, log[-2000:]
-    assert "Missing character" not in log
+    told, log = pdflatex.text_of(tmp_path, DOCUMENT % written())
     assert "multiply defined" not in log
-    if shutil.which("pdftotext"):
-        told = subprocess.run(["pdftotext", "-layout", "all.pdf", "-"], cwd=tmp_path, capture_output=True, check=True)
-        letters = re.sub(r"\s", "", told.stdout.decode())
-        assert [name for name in ODD.values() if re.sub(r"\s", "", name) not in letters] == []
+    letters = re.sub(r"\s", "", told)
+    assert [name for name in ODD.values() if re.sub(r"\s", "", name) not in letters] == []
 
 
 def test_every_line_of_a_table_has_as_many_columns_as_its_head():

@@ -2,8 +2,6 @@
 
 import itertools
 import re
-import shutil
-import subprocess
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from matplotlib.text import Text
 
 from attnbench.reports import figures, letters, names, report
 from attnbench.reports.collect import collect
+from tests import pdflatex
 from tests.made_rows import ablation
 from tests.made_scores import planted
 
@@ -72,32 +71,18 @@ def made(folder: Path, given: list[str], **words: str) -> Path:
     return report.write_report(store, replace(manifest, **words), folder).parent
 
 
-def pdf_of(folder: Path, body: str) -> str:
-    """The text of what LaTeX makes without any package but two."""
-    (folder / "all.tex").write_text(DOCUMENT % body, encoding="utf-8")
-    asked = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(asked, cwd=folder, capture_output=True, check=False, timeout=120)
-    log = done.stdout.decode(errors="replace")
-    assert done.returncode == 0, log[-2000:]
-    assert "Missing character" not in log
-    if not shutil.which("pdftotext"):
-        return ""
-    return subprocess.run(["pdftotext", "-layout", "all.pdf", "-"], cwd=folder, capture_output=True).stdout.decode()
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex here")
+@pdflatex.needed
 def test_a_report_is_set_by_plain_latex_and_its_reader_finds_every_name(tmp_path: Path):
     made(tmp_path, list(LATEX))
-    text = pdf_of(tmp_path, (tmp_path / "summary.tex").read_text(encoding="utf-8"))
+    text, _ = pdflatex.text_of(tmp_path, DOCUMENT % (tmp_path / "summary.tex").read_text(encoding="utf-8"))
     told = re.sub(r"\s", "", unicodedata.normalize("NFC", text))
-    if told:
-        assert [name for name in LATEX.values() if re.sub(r"\s", "", name) not in told] == []
+    assert [name for name in LATEX.values() if re.sub(r"\s", "", name) not in told] == []
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex here")
+@pdflatex.needed
 def test_every_letter_of_the_table_and_of_many_scripts_is_set_or_named(tmp_path: Path):
     whole = [*map(chr, range(1, 0x250)), *map(chr, range(0x370, 0x400)), *map(chr, range(0x1E00, 0x2300)), *letters.TEX]
-    pdf_of(tmp_path, "\n\n".join(f"x{letters.tex(one)}x" for one in whole))
+    pdflatex.text_of(tmp_path, DOCUMENT % "\n\n".join(f"x{letters.tex(one)}x" for one in whole))
 
 
 def test_a_letter_that_latex_has_not_is_named_and_ordinary_ones_stand_as_they_are():
