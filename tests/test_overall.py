@@ -224,7 +224,7 @@ def test_tau_of_near_ties_is_missed_by_its_interval_and_not_by_the_range_of_the_
     for number in range(draws):
         chance = np.random.default_rng(number)
         sides = [table(name, {f"v{i}": means[i] + SD * chance.normal(size=5) for i in range(8)}) for name in ("a", "b")]
-        found = between(*sides)
+        found = between(sides[0], sides[1])
         assert found is not None
         held += found.tau.high >= 1 - 1e-9
         safe += found.bounds[1] >= 1 - 1e-9
@@ -249,7 +249,7 @@ def test_ranks_of_unrelated_tasks_do_not_transfer():
             table(name, {f"v{i}": own[i] * 0.1 + SD * chance.normal(size=5) for i in range(8)})
             for name, own in zip("ab", orders, strict=True)
         ]
-        found = between(*made)
+        found = between(made[0], made[1])
         assert found is not None
         held += found.tau.low <= scipys(orders[0], orders[1]) <= found.tau.high
     assert held >= 35
