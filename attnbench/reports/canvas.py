@@ -208,6 +208,14 @@ def against(axes: "Axes", which: Literal["x", "y"], levels: Iterable[float]) -> 
         draw(level, color=QUIET, linewidth=0.8, linestyle=(0, (1, 1.2)), zorder=1, gid="level")
 
 
+def entitled(figure: Figure, drawing: Drawing, *, panels: int) -> None:
+    """The drawing's title: over its only panel, or over all."""
+    if panels == 1:
+        figure.axes[0].set_title(lines_of(drawing.title), loc="left")
+    elif drawing.title:
+        figure.suptitle(lines_of(drawing.title), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+
+
 def seeds(axes: "Axes", points: Iterable[tuple[float, float, Any]], *, size: float, alpha: float) -> None:
     """A small point for each seed, at x and y in a colour; all of a colour together, for alone they take long.
 

@@ -165,7 +165,7 @@ def resampled(tasks: Sequence[Task], names: list[str], seeds: list[int], full: s
     kept = np.isfinite(scores).all(axis=(0, 2, 3))  # without resamples in which a scale has turned over
     scores, drawn = (scores, drawn) if kept.all() else (scores[:, kept], drawn[kept])
     few = {"seeds": len(seeds), "degrees": len(tasks) * (len(seeds) - 1)}
-    base, times = scores[names.index(full), 0], counted(drawn)
+    base, times = scores[names.index(full), 0], occurrences(drawn)
     found: dict[str, dict] = {"mean": {}, "better": {}, "past": {}, "profile": {}}
     for i, name in enumerate(names):
         runs = scores[i].reshape(len(drawn), -1)
@@ -199,7 +199,7 @@ def middle(runs: np.ndarray) -> np.ndarray:
     return np.sort(runs, axis=-1)[..., outside : runs.shape[-1] - outside].mean(axis=-1)
 
 
-def counted(drawn: np.ndarray) -> np.ndarray:
+def occurrences(drawn: np.ndarray) -> np.ndarray:
     """How often each seed is in each resample: [resamples, tasks, seeds] to [tasks, resamples, seeds]."""
     times = (drawn[..., None] == np.arange(drawn.shape[2])).sum(axis=2)
     return times.swapaxes(0, 1).astype(float)
@@ -208,7 +208,7 @@ def counted(drawn: np.ndarray) -> np.ndarray:
 def ahead(own: np.ndarray, base: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Probability that a run of the first beats one of the second, ties half, mean over tasks, for each resample.
 
-    own, base: scores [tasks, seeds], on a scale that all resamples keep the order of. times: as from `counted`.
+    own, base: scores [tasks, seeds], on a scale that all resamples keep the order of. times: as from `occurrences`.
     Returns [resamples].
     """
     away = own[:, :, None] - base[:, None, :]

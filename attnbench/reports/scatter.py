@@ -20,6 +20,7 @@ from attnbench.reports.canvas import (
     blank,
     colors,
     drawable,
+    entitled,
     finish,
     legend,
     levels,
@@ -35,7 +36,6 @@ from attnbench.reports.canvas import (
     word,
 )
 from attnbench.reports.columns import described, worth
-from attnbench.reports.names import lines_of
 from attnbench.reports.references import references
 from attnbench.reports.stats import Interval
 from attnbench.reports.strips import Spot, apart, spots
@@ -79,10 +79,7 @@ def scatter(rows: Rows, drawing: Drawing) -> Figure:
     for axes in grid[len(panels) :]:
         axes.remove()
     keys(figure, [spot.found[0] for one in panels for spot in one.made], drawing, looks)
-    if len(panels) == 1:
-        figure.axes[0].set_title(lines_of(drawing.title), loc="left")
-    elif drawing.title:
-        figure.suptitle(lines_of(drawing.title), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+    entitled(figure, drawing, panels=len(panels))
     words = [max(own, key=len) for own in zip(*told, strict=True)]
     note(
         figure, " ".join(filter(None, (MEANS, *words))), unseen([row for one in panels for row in one.lost], len(about))

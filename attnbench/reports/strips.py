@@ -19,6 +19,7 @@ from attnbench.reports.canvas import (
     cause,
     colors,
     drawable,
+    entitled,
     finish,
     group,
     levels,
@@ -33,7 +34,7 @@ from attnbench.reports.canvas import (
     word,
 )
 from attnbench.reports.columns import measured, worth
-from attnbench.reports.names import ABOVE, SHORT, cut, lines_of, shortened
+from attnbench.reports.names import ABOVE, SHORT, cut, shortened
 from attnbench.reports.references import references
 from attnbench.reports.rows import counted
 from attnbench.reports.stats import Interval
@@ -79,7 +80,8 @@ def variants(rows: Rows, drawing: Drawing) -> Figure:
     With `panel` all this for each of its values, on a scale of its own. Of very many variants the first stand for all.
     """
     about, _ = shown(rows, drawing)
-    panels = [panel(*own) for own in apart(about, drawing)]
+    parts = apart(about, drawing)
+    panels = [panel(*own) for own in parts]
     asked, most = sum(len(one.order) for one in panels), max(LINES // max(len(panels), 1), LEAST)
     panels = [replace(one, order=one.order[:most], names=one.names[:most]) for one in panels]
     if not any(spot.found for one in panels for spot in one.order):
@@ -96,11 +98,8 @@ def variants(rows: Rows, drawing: Drawing) -> Figure:
     cuts = [strips(axes, one, hue) for axes, one in zip(grid, panels, strict=False)]
     for axes in grid[len(panels) :]:
         axes.remove()
-    if len(panels) == 1:
-        figure.axes[0].set_title(lines_of(drawing.title), loc="left")
-    elif drawing.title:
-        figure.suptitle(lines_of(drawing.title), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
-    lost = [row for _, own, one in apart(about, drawing) for row in own if not drawable(row, one)]
+    entitled(figure, drawing, panels=len(panels))
+    lost = [row for _, own, one in parts for row in own if not drawable(row, one)]
     kept = sum(len(one.order) for one in panels)
     fewer = f"The first {kept} of {asked} variants; of the others the tables tell." if kept < asked else ""
     less = SHORT if any(map(cut, short)) else ""
