@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,17 @@ class Browser:
 
         self.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
         ActionChains(self.driver, duration=20).move_to_element(element).perform()
+
+    def hint(self, element: Any, *, patience_s: float = 5) -> str:
+        """What the page says of what the pointer is on. A busy machine loses moves, so the pointer comes again."""
+        from selenium.webdriver import ActionChains
+
+        end = time.monotonic() + patience_s
+        self.hover(element)
+        while not (text := self.one("#hint").text) and time.monotonic() < end:
+            ActionChains(self.driver, duration=20).move_by_offset(0, 60).perform()
+            self.hover(element)
+        return text
 
     def allow_copying(self, *, allowed: bool) -> None:
         setting = "granted" if allowed else "denied"

@@ -140,11 +140,7 @@ def test_only_the_picked_ones_remain_where_that_is_asked(page: Browser):
 
 
 def test_a_hint_says_what_the_table_says(page: Browser, part: Part):
-    texts = []
-    for marker in page.all(".scatter .point[data-group=full] .marker"):
-        page.hover(marker)
-        texts.append(page.one("#hint").text)
-    text = "\n".join(texts)
+    text = "\n".join(map(page.hint, page.all(".scatter .point[data-group=full] .marker")))
     line = next(line for line in part.known[0].lines if line.variant == "full")
     assert text.startswith("full\n")
     assert sheets.around(line.error) in text
@@ -249,13 +245,12 @@ def test_costs_over_tokens_and_the_atlas_are_drawn_where_there_are_rows(opened: 
     figures = opened.all("section[data-nav='Cost over tokens'] .plot-card h4")
     assert {one.text for one in figures} == {"time of a step", "peak memory", "share of the roofline's limit"}
     cross = opened.one("section[data-nav='Cost over tokens'] .series[data-group=full] .lost")
-    opened.hover(cross)
-    assert "out of memory" in opened.one("#hint").text
+    assert "out of memory" in opened.hint(cross)
     line = opened.one("section[data-nav='Cost over tokens'] .series[data-group=linear] .line")
     assert line.get_attribute("d").count("L") == 3  # through each number of tokens once, of two processes each
-    opened.hover(opened.one("section[data-nav='Cost over tokens'] .crossing[data-group=linear] circle"))
+    crossing = opened.one("section[data-nav='Cost over tokens'] .crossing[data-group=linear] circle")
     below = 256 * 4 ** (log(0.74 / 0.356) / (log(0.74 / 0.356) + log(4.196 / 2.66)))  # of straight lines; truly 640
-    told = re.search(r"below full attention from (\d+) tokens on", opened.one("#hint").text)
+    told = re.search(r"below full attention from (\d+) tokens on", opened.hint(crossing))
     assert told
     assert float(told[1]) == pytest.approx(below, abs=1)
     notes = [one.text for one in opened.all("section[data-nav='Distance from full attention'] figcaption")]
