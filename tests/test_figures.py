@@ -1,5 +1,6 @@
 """Figures of a sweep: every seed is a point, every failure is named, and what is not there is refused."""
 
+import re
 from dataclasses import replace
 from math import isnan, nan
 from pathlib import Path
@@ -16,6 +17,7 @@ from attnbench.manifest import Manifest
 from attnbench.reports import canvas, figures, places
 from attnbench.reports.collect import collect
 from attnbench.reports.report import write_report
+from attnbench.reports.rows import records
 from tests.made_rows import FakeStore, ablation, fail, only, small, training
 
 MANO = ("levels=1", "levels=2")
@@ -94,6 +96,24 @@ def test_a_line_breaks_where_a_cell_failed():
     lines = [line for line in picture.axes[0].lines if len(line.get_xdata()) == 4]  # type: ignore[arg-type]
     broken = [[value != value for value in line.get_ydata()] for line in lines]  # type: ignore[union-attr]
     assert sorted(broken) == [[False] * 4] * 3 + [[False, False, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("change", "beside"), [("none", []), ("one failed", ["2/3  1 timeout"]), ("one less asked", ["2/2"])]
+)
+def test_a_line_tells_of_its_seeds_where_they_are_not_as_many_as_on_others(change: str, beside: list[str]):
+    store, manifest = small()
+    last = training(manifest, "full", 2)
+    if change == "one failed":
+        fail(store, last, "timeout")
+    frame = collect(store, manifest)
+    rows = [row for row in records(frame) if row["kind"] == "train"]
+    rows = [row for row in rows if row["id"] != last or change != "one less asked"]
+    picture = figures.draw(rows, figures.checked(figures.standard(frame, {}), frame)[0])
+    note = " ".join(" ".join(words(picture)).split())
+    assert [text for text in words(picture) if re.match(r"\d+/\d+", text)] == beside
+    assert ("Points: seeds, 3 on each line." in note) is not bool(beside)
+    assert ("Right: seeds drawn / asked, where not 3/3." in note) is bool(beside)
 
 
 def test_figures_appear_as_png_and_pdf_also_for_settings_and_without_results(tmp_path: Path):

@@ -1,6 +1,7 @@
 """The kind of figure in which every variant has a line of its own: seeds, their mean, and what became of the rest."""
 
 import textwrap
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ LINES = 160  # of all panels, beyond which a figure of lines is longer than anyb
 LEAST = 12  # lines that a panel has all the same
 TOLD = 60  # letters of a line that names levels
 LONGEST = 26  # letters of a line's name with which two panels stand side by side
-STRIPS = "Points: seeds. Ticks and bars: mean and 95 % t interval, within what can be. Right: seeds drawn / asked."
+STRIPS = "Ticks and bars: mean and 95 % t interval, within what can be."
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Spot:
     @property
     def group(self) -> str:
         return group(self.rows[0])
+
+    @property
+    def whole(self) -> bool:
+        """Whether all seeds that were asked have a number."""
+        return len(self.found) == len(self.rows)
 
 
 def spots(about: Rows, drawing: Drawing) -> list[Spot]:
@@ -95,15 +101,17 @@ def variants(rows: Rows, drawing: Drawing) -> Figure:
     heights = [max(len(one.order) for one in panels[across * i :][:across]) for i in range(down)]
     figure = Figure(figsize=(WIDTH_IN, 0.4 + 0.6 * down + ROW_IN * sum(heights)), layout="constrained")
     grid = list(figure.subplots(down, across, squeeze=False, height_ratios=[height + 2 for height in heights]).flat)
-    cuts = [strips(axes, one, hue) for axes, one in zip(grid, panels, strict=False)]
+    all_spots = [spot for one in panels for spot in one.order]
+    usual = most_often(all_spots)
+    cuts = [strips(axes, one, hue, usual) for axes, one in zip(grid, panels, strict=False)]
     for axes in grid[len(panels) :]:
         axes.remove()
     entitled(figure, drawing, panels=len(panels))
     lost = [row for _, own, one in parts for row in own if not drawable(row, one)]
-    kept = sum(len(one.order) for one in panels)
+    kept = len(all_spots)
     fewer = f"The first {kept} of {asked} variants; of the others the tables tell." if kept < asked else ""
     less = SHORT if any(map(cut, short)) else ""
-    note(figure, f"{STRIPS} {max(cuts)}", fewer, unseen(lost, len(about)) if fewer else "", less)
+    note(figure, f"{points(all_spots, usual)} {max(cuts)}", fewer, unseen(lost, len(about)) if fewer else "", less)
     return figure
 
 
@@ -137,8 +145,21 @@ def panel(title: str, rows: Rows, drawing: Drawing) -> Panel:
     return Panel(title, order, names, drawing)
 
 
-def strips(axes: "Axes", one: Panel, hue: dict[Any, Any]) -> str:
-    """Fills a panel; returns a sentence if bars reach beyond its frame."""
+def most_often(made: list[Spot]) -> int:
+    """How many seeds the variants have that lack none: what most of them have, so that only others need be told."""
+    counts = Counter(len(spot.rows) for spot in made if spot.whole)
+    return max(counts, key=lambda count: (counts[count], count), default=0)
+
+
+def points(made: list[Spot], usual: int) -> str:
+    """What the points are, and what stands at the right of some variants."""
+    if all(spot.whole and len(spot.rows) == usual for spot in made):
+        return f"Points: seeds, {usual} on each line. {STRIPS}"
+    return f"Points: seeds. {STRIPS} Right: seeds drawn / asked{f', where not {usual}/{usual}' if usual else ''}."
+
+
+def strips(axes: "Axes", one: Panel, hue: dict[Any, Any], usual: int) -> str:
+    """Fills a panel; returns a sentence if bars reach beyond its frame. usual: seeds of a variant, told of no line."""
     found = [row for spot in one.order for row in spot.found]
     numbers = [float(row[one.drawing.y]) for row in found]
     log = scale(axes, "x", one.drawing.y, numbers, log_from=6)
@@ -150,13 +171,15 @@ def strips(axes: "Axes", one: Panel, hue: dict[Any, Any]) -> str:
     axes.set_xlabel("\n".join([axes.get_xlabel(), *textwrap.wrap(told, TOLD)]))
     seeds_and_means(axes, one, hue)
     for place, spot in enumerate(one.order):
-        beside(axes, place, spot, one.drawing)
+        if not spot.whole or len(spot.rows) != usual:
+            beside(axes, place, spot, one.drawing)
         if place and spot.group != one.order[place - 1].group:
             axes.axhline(place - 0.5, color="#bbbbbb", linewidth=0.5)
     axes.set_ylim(len(one.order) - 0.4, -0.6)
     axes.set_yticks(range(len(one.order)), one.names, fontsize=6.5)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(one.title, loc="left")
+    axes.yaxis.set_label_coords(0, 0.5)  # there is none, and its place and the title's need not be sought among names
+    axes.set_title(one.title, loc="left", y=1.0)
     finish(axes, grid="x")
     return cut
 
@@ -183,11 +206,10 @@ def seeds_and_means(axes: "Axes", one: Panel, hue: dict[Any, Any]) -> None:
 
 def beside(axes: "Axes", place: int, spot: Spot, drawing: Drawing) -> None:
     """To the right of a variant how many of its seeds there are and what became of the others."""
-    whole = len(spot.found) == len(spot.rows)
     causes = counted(cause(row) for row in spot.rows if not drawable(row, drawing))
     words = [f"{len(spot.found)}/{len(spot.rows)}", ", ".join(f"{count} {why}" for why, count in causes)]
     right = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 6.5}
-    axes.text(1.01, place, "  ".join(filter(None, words)), color=QUIET if whole else WRONG, **right)
+    axes.text(1.01, place, "  ".join(filter(None, words)), color=QUIET if spot.whole else WRONG, **right)
 
 
 def ranked(made: list[Spot], column: str) -> list[Spot]:
