@@ -1,7 +1,9 @@
 """The table of a sweep's rows: every cell has one, no digit is lost, and what is not of one making is told apart."""
 
+import csv
 import re
 from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,39 @@ def test_no_digit_is_lost(tmp_path: Path, value: Any):
     assert found[0]["result.x"] == value
     assert type(found[0]["result.x"]) is type(value)
     assert found[1]["result.x"] is None
+
+
+@pytest.mark.parametrize(
+    ("values", "fields"),
+    [
+        ([0.0, -0.0, 0.0, None], ["0.0", "-0.0", "0.0", ""]),
+        ([inf, -inf, nan, 0.1], ["inf", "-inf", "", "0.1"]),
+        ([1, True, 1.0, 1], ["1", "True", "1.0", "1"]),
+        ([1.0, 1, 2, None], ["1.0", "1.0", "2.0", ""]),
+        ([True, False, None, True], ["True", "False", "", "True"]),
+        ([10**18, 1, 2, 3], ["1e+18", "1.0", "2.0", "3.0"]),
+        ([" a ", "a", "", None], ["a", "a", "", ""]),
+        (["1", "2", "2", None], ["1", "2", "2", ""]),
+        ([[1, 2], [1, 2], "x", None], ["[1, 2]", "[1, 2]", "x", ""]),
+    ],
+    ids=[
+        "signs of nought",
+        "infinities",
+        "alike but unlike",
+        "a whole float",
+        "truth",
+        "large",
+        "words",
+        "digits",
+        "lists",
+    ],
+)
+def test_values_that_are_alike_keep_their_kinds(tmp_path: Path, values: list[Any], fields: list[str]):
+    frame = table({"id": f"{i}", "result.x": value} for i, value in enumerate(values))
+    write_csv(frame, tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        assert [line["result.x"] for line in csv.DictReader(file)] == fields
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "rows.csv"), frame, check_exact=True)
 
 
 def test_rows_of_different_code_are_refused_unless_asked(tmp_path: Path):

@@ -9,7 +9,7 @@ from attnbench.reports.canvas import Drawing
 from attnbench.reports.collect import collect
 from attnbench.reports.columns import learn
 from attnbench.reports.figures import draw
-from attnbench.reports.fronts import chances, cost_side, drawn, means, share, swept, undominated
+from attnbench.reports.fronts import chances, cost_side, drawn, means, share, undominated
 from attnbench.reports.report import write_report
 from attnbench.reports.rows import records
 from attnbench.reports.summary import tables
@@ -76,23 +76,20 @@ def test_resampled_means_scatter_as_a_t_distribution():
     assert np.quantile(t, [0.025, 0.975]) == pytest.approx([-2.262, 2.262], abs=0.25)
 
 
+def loop(losses: np.ndarray, costs: np.ndarray) -> list[bool]:
+    points = list(zip(losses.tolist(), costs.tolist(), strict=True))
+    return [not any(x <= a and y <= b and (x, y) != (a, b) for x, y in points) for a, b in points]
+
+
 def test_the_front_is_that_of_a_loop():
     chance = np.random.default_rng(0)
-    points = chance.integers(0, 5, (2, 30)).astype(float)
-    points[:, 7] = points[:, 3] = 0  # two that are best in both
-    loop = [
-        not any(x <= points[0, i] and y <= points[1, i] and (x, y) != (points[0, i], points[1, i]) for x, y in points.T)
-        for i in range(30)
-    ]
-    assert undominated(points[0], points[1]).tolist() == swept(points[0], points[1]).tolist() == loop
-
-
-def test_many_variants_have_the_same_front(monkeypatch):
-    own = {f"v{i}": dict(enumerate(np.random.default_rng(i).normal(size=4).tolist())) for i in range(20)}
-    prices = {f"v{i}": (100.0 + i, 98.0 + i, 103.0 + i) for i in range(20)}
-    few = chances(own, prices, worse=1, dear=1)
-    monkeypatch.setattr("attnbench.reports.fronts.MANY", 5)
-    assert chances(own, prices, worse=1, dear=1) == few
+    points = chance.integers(0, 5, (2, 50, 30)).astype(float)
+    points[:, :, 7] = points[:, :, 3] = 0  # two that are best in both
+    points[:, :2, 9] = points[:, :2, 4] = points[:, :2, 3]  # and four
+    found = undominated(points[0], points[1]).tolist()
+    assert found == [loop(*own) for own in points.swapaxes(0, 1)]
+    assert undominated(points[0, 0], points[1, 0]).tolist() == found[0]
+    assert undominated(points[0, 0, :1], points[1, 0, :1]).tolist() == [True]
 
 
 @pytest.mark.parametrize(

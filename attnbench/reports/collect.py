@@ -189,11 +189,10 @@ def fill_knobs(rows: list[Flat]) -> None:
         if row["mechanism"] and (row["task"] or row.get("site.tokens")):
             by_name.setdefault(row["mechanism"], []).append(row)
     for name, own in by_name.items():
-        config = config_of(name)
-        knobs = {knob for row in own for knob in knobs_of(row)}
+        config, asked_for = config_of(name), list(map(knobs_of, own))
+        knobs = {knob for given in asked_for for knob in given}
         known: dict[str, Flat] = {}  # seeds share their knobs
-        for row in own:
-            given = knobs_of(row)
+        for row, given in zip(own, asked_for, strict=True):
             if (key := repr(given)) not in known:
                 full, idle = completed(config, given, of=name) or (given, knobs - given.keys())
                 known[key] = {f"mechanism.{knob}": spread(value) for knob, value in full.items()}
@@ -203,7 +202,7 @@ def fill_knobs(rows: list[Flat]) -> None:
 
 def knobs_of(row: Flat) -> Flat:
     start = "mechanism."
-    return {column.removeprefix(start): value for column, value in row.items() if column.startswith(start)}
+    return {column[len(start) :]: value for column, value in row.items() if column.startswith(start)}
 
 
 def config_of(name: str) -> "type[Knobs] | None":

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RESAMPLES, SEED, SEEDS_AT_LEAST = 2000, 0, 3
-MANY = 64  # points from which all pairs at once take too much memory
 QUARTILE = 0.6744897501960817  # of the normal distribution
 MORE = ("samples_per_s",)  # of which more is better
 LESS = ("memory_train_mib", "memory_infer_mib", "params", "matmul_flops", "step_ms")  # of which less is
@@ -76,25 +75,20 @@ def drawn(price: Price, chance: np.random.Generator) -> np.ndarray:
 
 
 def undominated(losses: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """Whether each of some points is on the front, less being better: [..., points] to the same."""
-    if losses.ndim > 1 and losses.shape[-1] > MANY:  # one resample after the other, for all pairs of all are too many
-        return np.array([undominated(*own) for own in zip(losses, costs, strict=True)])
-    if losses.shape[-1] > MANY:
-        return swept(losses, costs)
-    no_worse = (losses[..., :, None] <= losses[..., None, :]) & (costs[..., :, None] <= costs[..., None, :])
-    better = (losses[..., :, None] < losses[..., None, :]) | (costs[..., :, None] < costs[..., None, :])
-    return np.asarray(~(no_worse & better).any(axis=-2))
+    """Whether each of some points is on the front, less being better in both: [..., points] to the same.
 
-
-def swept(losses: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """The same for many points, [points]: by loss and then by cost, each is on it that is cheaper than all before."""
-    order = np.lexsort((costs, losses))
-    losses, costs = losses[order], costs[order]
-    new = np.append(True, costs[1:] < np.minimum.accumulate(costs)[:-1])
-    for i in 1 + np.flatnonzero((losses[1:] == losses[:-1]) & (costs[1:] == costs[:-1])):  # equal points share a fate
-        new[i] = new[i - 1]
-    found = np.empty(len(order), dtype=bool)
-    found[order] = new
+    Points are taken by loss and then by cost, and each is on it that is cheaper than all before; equal ones share a
+    fate.
+    """
+    order = np.lexsort((costs, losses), axis=-1)
+    losses, costs = (np.take_along_axis(own, order, axis=-1) for own in (losses, costs))
+    new = np.ones(losses.shape, dtype=bool)
+    new[..., 1:] = costs[..., 1:] < np.minimum.accumulate(costs, axis=-1)[..., :-1]
+    same = (losses[..., 1:] == losses[..., :-1]) & (costs[..., 1:] == costs[..., :-1])
+    for i in np.flatnonzero(same.any(axis=tuple(range(same.ndim - 1)))):
+        new[..., i + 1] = np.where(same[..., i], new[..., i], new[..., i + 1])
+    found = np.empty(losses.shape, dtype=bool)
+    np.put_along_axis(found, order, new, axis=-1)
     return found
 
 

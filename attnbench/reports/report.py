@@ -18,7 +18,7 @@ from attnbench.reports.effects import effects
 from attnbench.reports.efficiency import Costs, costs
 from attnbench.reports.efficiency_sheets import crossover_sheets, growth_sheet
 from attnbench.reports.probed import Probed, probed
-from attnbench.reports.rows import once, records, write_csv, write_parquet
+from attnbench.reports.rows import filtered, once, records, seldom_collected, write_csv, write_parquet
 from attnbench.reports.summary import Line, Table, tables
 from attnbench.reports.trials import trials_sheets
 from attnbench.reports.widths import widths_sheets
@@ -48,6 +48,7 @@ class Made:
 
 
 @once()
+@seldom_collected()
 def made_report(
     store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False, hide: bool = False, told: str = ""
 ) -> Made:
@@ -100,7 +101,7 @@ def sheets_of(frame: pd.DataFrame, known: list[Table] | None = None) -> list[she
     rows = records(frame)
     names = [row["task"] for row in rows]
     for task in sorted({row["task"] for row in rows if row["kind"] == "train"}, key=str):
-        own = pd.DataFrame(frame[[name == task for name in names]])
+        own = filtered(frame, [name == task for name in names])
         measure = measured(records(own), frame.columns)[0]
         found = effects(own if measure in own else own.assign(**{measure: None}), measure)
         pages += [sheets.effects_sheet(found, measure)] if len(found) else []

@@ -4,10 +4,11 @@ Every value passes through its text, so that a table made from the store and the
 """
 
 import csv
+import gc
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -34,7 +35,7 @@ def table(rows: Iterable[Row]) -> pd.DataFrame:
     """One typed row per mapping, sorted by id; a column that nobody fills is kept if its name is a leading one."""
     rows = sorted(rows, key=lambda row: str(row["id"]))
     columns = ordered({*LEADING, *TRAILING, *(column for row in rows for column in row)})
-    return typed(pd.DataFrame({name: [text(row.get(name)) for row in rows] for name in columns}, dtype=object))
+    return pd.DataFrame({name: made_column(name, [row.get(name) for row in rows]) for name in columns})
 
 
 def whole(frame: pd.DataFrame) -> bool:
@@ -54,6 +55,14 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return list(made[id(frame)][1])
 
 
+def filtered(frame: pd.DataFrame, kept: Sequence[bool]) -> pd.DataFrame:
+    """Some rows of a table as a table of their own, whose records within `once` are those of the whole one."""
+    own, made = pd.DataFrame(frame[list(kept)]), MADE.get()
+    if made is not None:
+        made[id(own)] = own, [row for row, keep in zip(records(frame), kept, strict=True) if keep]
+    return own
+
+
 @contextmanager
 def once() -> Iterator[None]:
     """Within it the `records` of a table are made once, however often they are asked for.
@@ -65,6 +74,20 @@ def once() -> Iterator[None]:
         yield
     finally:
         MADE.reset(token)
+
+
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    """Within it Python seldom looks for cycles of dead objects, for each time it goes through all rows.
+
+    Once for a hundred thousand new objects instead of for seven hundred: figures do leave cycles.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def unpacked(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -117,16 +140,42 @@ def text(value: Any) -> str | None:
     return json.dumps(value, sort_keys=True)
 
 
+def texts(own: list[Any]) -> list[str | None]:
+    """`text` of all of these values; where they are of one kind it looks once at those that repeat, which most do."""
+    kinds = set(map(type, own)) - {type(None)}
+    if len(kinds) > 1 or not kinds <= {str, int, bool}:  # 1, 1.0 and True are equal
+        return list(map(text, own))
+    known = {value: text(value) for value in dict.fromkeys(own)}
+    return [known[value] for value in own]
+
+
+def made_column(name: str, own: list[Any]) -> Any:
+    """A column of plain values with the type that it has when it is read back."""
+    if not wordy(name) and set(map(type, own)) <= {float, type(None)}:
+        return pd.Series(own, dtype="float64")
+    return column(name, pd.Series(texts(own), dtype=object))
+
+
+def fields(column: pd.Series) -> list[Any]:
+    """A column as a CSV writer turns it into what `text` says."""
+    numbers = pd.api.types.is_numeric_dtype(column)  # and truth values; the writer has every digit of a float
+    return values(column) if numbers else texts(values(column))
+
+
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns of text as booleans, integers, floats or words, whichever fits all that is in them."""
     return pd.DataFrame({name: column(str(name), frame[name]) for name in frame.columns})
 
 
+def wordy(name: str) -> bool:
+    """Whether a column holds words, whatever they look like."""
+    return name.startswith(WORDS) or (name in (*LEADING, *TRAILING) and name not in NUMBERS)
+
+
 def column(name: str, fields: Any) -> Any:
     filled = {field for field in fields.unique() if isinstance(field, str)}
-    words = name.startswith(WORDS) or (name in (*LEADING, *TRAILING) and name not in NUMBERS)
-    if words or not filled:
-        return fields.astype("str" if words else "float64")
+    if wordy(name) or not filled:
+        return fields.astype("str" if wordy(name) else "float64")
     if all(field in ("True", "False") for field in filled):
         return fields.map({"True": True, "False": False}).astype("boolean")
     if all(INTEGER.fullmatch(field) for field in filled):
@@ -138,11 +187,11 @@ def column(name: str, fields: Any) -> Any:
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Floats with all their digits, missing values as empty fields, lines that end alike on every system."""
-    fields = [map(text, values(frame.iloc[:, i])) for i in range(frame.shape[1])]
+    columns = [fields(frame.iloc[:, i]) for i in range(frame.shape[1])]
     with path.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(frame.columns)
-        lines.writerows(zip(*fields, strict=True))
+        lines.writerows(zip(*columns, strict=True))
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -8,7 +8,7 @@ and how many are not: if the former are right, tau lies between the two ways to 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -22,7 +22,17 @@ from attnbench.reports.stats import Interval
 from attnbench.reports.summary import Table
 
 VARIANTS_AT_LEAST = 3
-Judged = dict[tuple[str, ...], np.ndarray]  # of a setting and variants: which are significantly ahead of which
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was found of a setting with some variants, for every pair of tasks asks for it again.
+
+    ahead: which variants are significantly ahead of which. means: over resampled seeds, see `resampled`.
+    """
+
+    ahead: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
+    means: dict[tuple[str | int, ...], np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +63,11 @@ def transfers(tables: Sequence[Table]) -> tuple[list[Transfer], list[str]]:
     if not several(tables):
         return [], []
     found, few = [], []
-    judged: Judged = {}
+    known = Known()
     for one, other in combinations(tables, 2):
         if one.setting.partition(",")[0] == other.setting.partition(",")[0]:
             continue
-        made = between(one, other, judged)
+        made = between(one, other, known)
         if made:
             found.append(made)
         else:
@@ -68,19 +78,21 @@ def transfers(tables: Sequence[Table]) -> tuple[list[Transfer], list[str]]:
     return found, [f"{told}: {needed}"] if few else []
 
 
-def between(one: Table, other: Table, judged: Judged | None = None) -> Transfer | None:
-    """What the orders of two tasks have in common; None with too few variants or seeds. judged: see `counted`."""
+def between(one: Table, other: Table, known: Known | None = None) -> Transfer | None:
+    """What the orders of two tasks have in common; None with too few variants or seeds. known: of earlier pairs."""
+    known = known or Known()
     values = [losses(table) for table in (one, other)]
     names = sorted(values[0].keys() & values[1].keys())
     seeds = [sorted(set.intersection(*(set(own[name]) for name in names))) for own in values] if names else [[], []]
     if len(names) < VARIANTS_AT_LEAST or min(map(len, seeds)) < SEEDS_AT_LEAST:
         return None
-    chance = np.random.default_rng(SEED)
-    means = [resampled(own, names, held, chance) for own, held in zip(values, seeds, strict=True)]
+    means = []
+    for table, own, held, before in zip((one, other), values, seeds, (0, len(seeds[0])), strict=True):
+        if (key := (table.setting, before, *names)) not in known.means:
+            known.means[key] = resampled(own, names, held, before)
+        means.append(known.means[key])
     least = min(map(len, seeds))
-    alike, opposite = counted(
-        names, dict(zip((one.setting, other.setting), values, strict=True)), {} if judged is None else judged
-    )
+    alike, opposite = counted(names, dict(zip((one.setting, other.setting), values, strict=True)), known)
     pairs = len(names) * (len(names) - 1) // 2
     return Transfer(
         first=one.setting,
@@ -103,37 +115,44 @@ def losses(table: Table) -> dict[str, Values]:
     }
 
 
-def resampled(values: dict[str, Values], names: list[str], seeds: list[int], chance: np.random.Generator) -> np.ndarray:
-    """Means of variants over resampled seeds, [resamples, variants]; the first row is over the seeds themselves."""
+def resampled(values: dict[str, Values], names: list[str], seeds: list[int], before: int) -> np.ndarray:
+    """Means of variants over resampled seeds, [resamples, variants]; the first row is over the seeds themselves.
+
+    before: how many seeds the task has with which this one makes a pair as the second, so that it draws other ones.
+    """
     own = np.array([[values[name][seed] for seed in seeds] for name in names])
+    chance = np.random.default_rng(SEED)
+    if before:
+        chance.integers(before, size=(RESAMPLES, before))
     drawn = chance.integers(len(seeds), size=(RESAMPLES, len(seeds)))
     drawn[0] = np.arange(len(seeds))
     return own[:, drawn].mean(axis=2).T
 
 
 def tau(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b along the last axis; 0 where all values of one tie."""
-    i, j = np.triu_indices(one.shape[-1], 1)
-    signs = [sign(means[..., i], means[..., j]) for means in (one, other)]
-    counts = [np.count_nonzero(own, axis=-1) for own in signs]
+    """Kendall's tau-b of variants, [resamples, variants] to [resamples]; 0 where all values of one tie."""
+    pairs = [signs(means) for means in (one, other)]
+    counts = [np.count_nonzero(own, axis=0) for own in pairs]
     scale = np.sqrt(counts[0] * counts[1])
-    return (signs[0] * signs[1]).sum(axis=-1, dtype=float) / np.where(scale > 0, scale, 1)
+    return (pairs[0] * pairs[1]).sum(axis=0, dtype=np.int32) / np.where(scale > 0, scale, 1)
 
 
-def sign(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """1 where the first is larger, -1 where the second is, 0 where they tie."""
-    return (one > other).astype(np.int8) - (one < other)
+def signs(means: np.ndarray) -> np.ndarray:
+    """Of every two variants 1 where the first is larger, -1 where the second is, 0 where they tie.
 
-
-def counted(names: list[str], values: Mapping[str, dict[str, Values]], judged: Judged) -> tuple[int, int]:
-    """Pairs that are told apart in both and ordered alike, and oppositely.
-
-    values: of both settings. judged: what was found of a setting with these variants, for every pair of tasks asks.
+    means: [resamples, variants]. Returns [pairs, resamples], in bytes, for there can be a million pairs.
     """
+    own = np.ascontiguousarray(means.T)
+    made = [(own[i] > own[i + 1 :]).astype(np.int8) - (own[i] < own[i + 1 :]) for i in range(len(own) - 1)]
+    return np.concatenate(made)
+
+
+def counted(names: list[str], values: Mapping[str, dict[str, Values]], known: Known) -> tuple[int, int]:
+    """Pairs that are told apart in both and ordered alike, and oppositely; values: of both settings."""
     for setting, own in values.items():
-        if (setting, *names) not in judged:
-            judged[setting, *names] = verdicts(names, own)[0]
-    first, second = (judged[setting, *names] for setting in values)
+        if (setting, *names) not in known.ahead:
+            known.ahead[setting, *names] = verdicts(names, own)[0]
+    first, second = (known.ahead[setting, *names] for setting in values)
     return int((first & second).sum()), int((first & second.T).sum())
 
 

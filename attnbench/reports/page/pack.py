@@ -3,7 +3,7 @@
 The full values stand in rows.csv; the page is for reading, and has to stay small with ten thousand rows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
@@ -38,20 +38,25 @@ def packed(rows: Sequence[dict[str, Any]], names: Iterable[str]) -> list[dict[st
     A training is left without the cost that it repeats from its cost cell; the page finds it there by cost_id.
     """
     places = {row["id"]: place for place, row in enumerate(rows) if row["kind"] == "cost"}
-    prices = [places.get(row["cost_id"]) if row["kind"] == "train" else None for row in rows]
+    prices = [places.get(row["cost_id"], -1) if row["kind"] == "train" else -1 for row in rows]
     found = []
     names = list(names)
     columns = zip(*(map(row.get, names) for row in rows), strict=True)  # row after row, as they lie in memory
     for name, values in zip(names, columns, strict=False):
         if name.startswith("cost."):
-            values = [
-                None if price is not None and value == values[price] else value
-                for value, price in zip(values, prices, strict=True)
-            ]
+            known = (*values, object())  # the last one, which equals nothing, where there is no cost cell
+            values = [None if value == known[price] else value for value, price in zip(values, prices, strict=True)]
         if any(value is not None for value in values):
-            turned = map(moment if name in TIMES else rounded, values)
-            found.append({"name": name, **column(list(turned))})
+            found.append({"name": name, **column(turned(moment if name in TIMES else rounded, values))})
     return found
+
+
+def turned(turn: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    """Each value as it is shown; where they are of one kind those that repeat are turned once, which most do."""
+    if len(set(map(type, values)) - {type(None)}) > 1:  # 1 and True are equal
+        return list(map(turn, values))
+    short = {value: turn(value) for value in dict.fromkeys(values)}
+    return [short[value] for value in values]
 
 
 def column(values: list[Any]) -> dict[str, Any]:

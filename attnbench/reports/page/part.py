@@ -1,8 +1,9 @@
 """What the page of a sweep is made from: the same tables and sheets that the other files of the report hold."""
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -67,7 +68,7 @@ def beside(store: Kept, manifest: "Manifest", veil: Veil) -> dict[str, Beside]:
 
 def historic(name: str, series: Any) -> bool:
     """Whether a raw series of a row has a number for each epoch of a training."""
-    numbers = isinstance(series, list) and all(isinstance(one, int | float) for one in series)
+    numbers = isinstance(series, list) and set(map(type, series)) <= {int, float}
     return numbers and len(series) > 1 and name.startswith(HISTORY) and f"raw.{name}" not in PLACES
 
 
@@ -76,5 +77,6 @@ def tries(store: Results, id: str) -> int | None:
     where = getattr(store, "spec_path", None)
     if where is None:
         return None
-    folder: Path = where(id).parent / "attempts"
-    return sum(1 for _ in folder.glob("*.jsonl")) if folder.is_dir() else None
+    with suppress(FileNotFoundError), os.scandir(where(id).parent / "attempts") as found:
+        return sum(entry.name.endswith(".jsonl") for entry in found)
+    return None
