@@ -1,11 +1,15 @@
 """Rows of finished sweeps of any size that nobody ran: the folder that `attnbench report` reads where no store is.
 
+And a store of as many rows, which it reads where there is one.
+
 Columns, words and digits are those of real rows of the sweeps of laptop size; numbers scatter around a known error of
 each variant, as large for one task as for another.
 """
 
 import hashlib
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Any, NamedTuple
 
 from attnbench.manifest import Cell, Manifest
 from attnbench.reports.rows import table, write_csv
+from benchmarks import _made_store
 
 Row = dict[str, Any]
 TASKS = ("darcy", "images", "recall", "listops", "charlm", "mlm", "pathfinder", "segment")
@@ -48,6 +53,22 @@ SHAPES = {  # about 10,000 rows each
     "1 task, 40 variants, 240 seeds": Shape(1, 40, 240),
     "1 task, 900 variants, 10 seeds": Shape(1, 900, 10),
 }
+
+
+STORED = "8 tasks, 38 variants, 30 seeds, from a store"
+SWEEP = f"""question: How long do tables and figures of a store take?
+runs: 9120
+device: cpu
+
+tasks: [{", ".join(f"{{name: {task}}}" for task in TASKS)}]
+models:
+  - {{name: isotropic, depth: 1, channels: 64}}
+mechanisms:
+  - {{name: identity}}
+  - {{name: full, heads: 4}}
+  - {{name: linear, heads: [1, 2, 4, 8, 16, 32], feature: [elu, relu, softplus, l2vit, favor, efficient]}}
+seeds: {list(range(30))}
+"""
 
 
 class Variant(NamedTuple):
@@ -176,3 +197,32 @@ def fill(root: Path, sweep: str, shape: Shape) -> int:
     asked.write(folder / "cells.json")
     write_csv(table(made), folder / "rows.csv")
     return len(made)
+
+
+def fill_store(root: Path, sweep: str) -> int:
+    """Writes a store of SWEEP in which every cell has ended, and has it listed; returns how many there are."""
+    from attnbench.sweep import expand
+
+    (file := root / f"{sweep}.yaml").write_text(SWEEP)
+    plan = expand(file, device="cpu")
+    _made_store.fill(root, plan, blocks)
+    command = (sys.executable, "-m", "attnbench", "sweep", str(file), "--launcher", "local", "--results", str(root))
+    subprocess.run(command, check=True, capture_output=True)
+    return len(plan.cells)
+
+
+def blocks(spec: Row, chance: random.Random) -> Row:
+    """What a cell of the store found."""
+    name, knobs = spec["mechanism"]["name"], spec["mechanism"].get("knobs") or {}
+    skill = {"identity": 0.0, "linear": 0.5, "full": 0.8}[name] + 0.002 * knobs.get("heads", 0)
+    if spec["kind"] != "train":
+        raw = {name: [chance.random() for _ in range(100)] for name in ("infer_step_ms", "train_step_ms")}
+        return {"result": {}, "cost": bare(costs(chance, Variant(name, knobs, skill))), "raw": raw}
+    found = bare(results(spec["task"]["name"], skill, spec["seed"], chance))
+    curves = {name: [chance.random() for _ in range(60)] for name in ("train_loss", "valid_loss")}
+    return {"result": found, "cost": {"train_wall_s": 18.5, "run_wall_s": 19.2}, "raw": curves}
+
+
+def bare(columns: Row) -> Row:
+    """The same numbers under the names that they have in their block of a row."""
+    return {column.partition(".")[2]: value for column, value in columns.items()}

@@ -5,6 +5,7 @@ Bytes and names are those of a real store, except that nothing waits for the dis
 
 import hashlib
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -48,8 +49,13 @@ figures:
 """
 
 
-def fill(root: Path, plan: Plan) -> None:
-    """Writes what a run of every cell would have left under `root`."""
+def blocks(spec: Spec, chance: random.Random) -> dict[str, Any]:
+    """What a cell found: numbers of its row that mean nothing."""
+    return trained(chance) if spec["kind"] == "train" else measured(chance)
+
+
+def fill(root: Path, plan: Plan, found: Callable[[Spec, random.Random], dict[str, Any]] = blocks) -> None:
+    """Writes what a run of every cell would have left under `root`; found: `result`, `cost` and `raw` of a row."""
     for number, cell in enumerate(plan.cells):
         folder = root / "cells" / cell.id[:2] / cell.id
         (folder / "attempts").mkdir(parents=True)
@@ -57,7 +63,7 @@ def fill(root: Path, plan: Plan) -> None:
         (folder / "spec.json").write_text(canonical(cell.spec) + "\n")
         (folder / "attempts" / f"{attempt}.jsonl").write_bytes(attempted(started))
         (folder / "attempts" / f"{attempt}.log").touch()
-        (folder / "result.json").write_bytes(encode(row(cell.id, cell.spec, attempt, started)))
+        (folder / "result.json").write_bytes(encode(row(cell.id, cell.spec, attempt, started, found)))
 
 
 def attempted(started: float) -> bytes:
@@ -68,16 +74,16 @@ def attempted(started: float) -> bytes:
     return line({"kind": "start", "at": started, **owner, "where": {"launcher": "local"}}) + line(beat) + line(end)
 
 
-def row(id: str, spec: Spec, attempt: str, started: float) -> dict[str, Any]:
+def row(
+    id: str, spec: Spec, attempt: str, started: float, found: Callable[[Spec, random.Random], dict[str, Any]]
+) -> dict[str, Any]:
     """A row as its child would have made it, with numbers that its id decides."""
-    chance = random.Random(id)
     train = spec["kind"] == "train"
     head = {"schema": SCHEMA, "id": id, "status": "ok", "generation": 0, "attempt": attempt}
     head |= {"started": started, "finished": started + 20, "wall_s": 20.0}
     data = {"hash": f"sha256:{hashlib.sha256(b'darcy').hexdigest()}"} if train else {}
-    blocks = trained(chance) if train else measured(chance)
     rest = {"host": HOST, "data": data, "code": CODE, "error": None, "where": {"host": "node17", "pid": 4711}}
-    return {**head, "spec": spec, **blocks, **rest}
+    return {**head, "spec": spec, **found(spec, random.Random(id)), **rest}
 
 
 def trained(chance: random.Random) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.report_scale [--rounds 3] [--only WORDS] [--out FILE]
 
-Makes rows of finished sweeps of three shapes, see _made_rows.py, and times the command as a process of its own, as a
-user would, in turn with the plain one; what is read lies in the page cache. Beside the wall time stands the time that
-cores were busy, which tells of a machine that is not alone.
+Makes rows of finished sweeps of three shapes, and a store of a fourth, see _made_rows.py, and times the command as a
+process of its own, as a user would, in turn with the plain one; what is read lies in the page cache. Beside the wall
+time stands the time that cores were busy, which tells of a machine that is not alone.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks._made_rows import SHAPES, fill
+from benchmarks._made_rows import SHAPES, STORED, fill, fill_store
 from benchmarks.store_scale import Run, Subject, timed
 
 PLAIN = Path(__file__).with_name("_plain_report.py")
@@ -27,11 +27,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Markdown file for the table")
     options = parser.parse_args()
     runs: dict[str, tuple[int, list[Run], list[Run]]] = {}
-    for number, (label, shape) in enumerate(SHAPES.items()):
+    for number, label in enumerate([*SHAPES, STORED]):
         if options.only in label:
             with tempfile.TemporaryDirectory(prefix="attnbench-report-") as folder:
-                rows = fill(Path(folder), f"scale{number}", shape)
-                runs[label] = rows, *measure(Path(folder), f"scale{number}", label, options.rounds)
+                root, sweep = Path(folder), f"scale{number}"
+                rows = fill(root, sweep, SHAPES[label]) if label in SHAPES else fill_store(root, sweep)
+                runs[label] = rows, *measure(root, sweep, label, options.rounds)
     text = page(runs, options.rounds)
     print(text)
     if options.out:
