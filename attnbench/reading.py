@@ -3,15 +3,17 @@
 import json
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from attnbench import meanwhile
 from attnbench.engine import codes
 from attnbench.engine.store import Evidence, Store
 from attnbench.manifest import Cell, Manifest
@@ -99,27 +101,59 @@ def spoken(told: Any) -> str:
 
 def report(names: Sequence[str], root: Path, *, quiet: bool, mixed: bool, anonymous: bool = False) -> None:
     """Writes tables, figures and a page of each sweep and prints its summary table; of several also one page of all."""
+    sweeps, works = {name: manifest(name, root) for name in names}, []
+    for name, listed in sweeps.items():
+        works += [partial(staleness, name, listed, root), partial(tries, listed, root)]
+    with meanwhile.begun(partial(load, list(sweeps.values()), root), *works) as (_, *answers):
+        reports(sweeps, list(map(cache, answers)), root, quiet=quiet, mixed=mixed, anonymous=anonymous)
+
+
+def load(sweeps: Iterable[Manifest], root: Path) -> None:
+    """Loads what the knobs of mechanisms need, if there is a store of any of these sweeps to make rows from."""
+    if any(Store(root).spec_path(cell.id).exists() for listed in sweeps for cell in listed.cells[:1]):
+        import mechanisms  # noqa: F401
+
+
+def staleness(name: str, listed: Manifest, root: Path) -> str:
+    """A sentence on the rows of a sweep that other code made; empty if there are none."""
+    stale = stale_rows(Store(root).scan((cell.id for cell in listed.cells), cache=name).values())
+    return f"{stale} rows are {STALE}." if stale else ""
+
+
+def tries(listed: Manifest, root: Path) -> dict[str, int]:
+    """How often each cell of a sweep was tried."""
+    return Store(root).tries(cell.id for cell in listed.cells)
+
+
+def reports(
+    sweeps: Mapping[str, Manifest],
+    answers: Sequence[meanwhile.Work],
+    root: Path,
+    *,
+    quiet: bool,
+    mixed: bool,
+    anonymous: bool,
+) -> None:
+    """What `report` does. answers: for each sweep what gives its `staleness`, and what gives its `tries`."""
     from rich.console import Console
 
     from attnbench.reports.anonymous import remaining
     from attnbench.reports.page import write
-    from attnbench.reports.report import made_report, screen
+    from attnbench.reports.report import Late, made_report, screen
 
     console, store, parts = Console(), Store(root), []
-    for name in dict.fromkeys(names):
-        listed = manifest(name, root)
-        stale = stale_rows(store.scan((cell.id for cell in listed.cells), cache=name).values())
-        told = f"{stale} rows are {STALE}." if stale else ""
-        made = made_report(store, listed, root / name, mixed=mixed, hide=anonymous, told=told)
+    for (name, listed), told, tried in zip(sweeps.items(), answers[::2], answers[1::2], strict=True):
+        folder = root / name
+        made = made_report(store, listed, folder, mixed=mixed, hide=anonymous, late=Late(told, tried))
         parts.append(made.part)
         if anonymous:
-            made.part.manifest.write(root / name / "cells.json")
-            for file in remaining(root / name, made.part.veil):
-                click.echo(f"{root / name / file} is no file of the report and still names a host or a user.", err=True)
+            made.part.manifest.write(folder / "cells.json")
+            for file in remaining(folder, made.part.veil):
+                click.echo(f"{folder / file} is no file of the report and still names a host or a user.", err=True)
         if quiet:
             continue
-        if told:
-            click.echo(told, err=True)
+        if text := told():
+            click.echo(text, err=True)
         console.print(screen(made.part.frame, console.width, made.part.known))
         console.print(f"Tables and figures: {made.summary.parent}", soft_wrap=True, highlight=False)
     page = write.write(parts, root / write.NAME) if len(parts) > 1 else root / parts[0].manifest.sweep / write.NAME

@@ -1,6 +1,7 @@
 """An ablation that nobody ran: hand-made records in a store of plain dicts, with known effects, failures and costs."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -30,6 +31,9 @@ class FakeStore:
 
     def failed(self, id: str) -> dict[str, Any] | None:
         return self.set_aside.get(id)
+
+    def tries(self, ids: Iterable[str]) -> dict[str, int]:
+        return {id: self.set_aside[id]["tries"] for id in ids if "tries" in self.set_aside.get(id, {})}
 
 
 def variants() -> list[tuple[str | None, dict[str, Any], float]]:

@@ -260,3 +260,13 @@ def test_a_folder_is_made_durable_from_the_top(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())), fsync(fd)))
     _files.make_folder(tmp_path / "a" / "b")
     assert synced == [str(tmp_path), str(tmp_path / "a")]
+
+
+def test_tries_count_attempts_of_every_generation_and_not_what_they_printed(store):
+    never, twice, nowhere = ask(store, 1), ask(store, 2), "f" * 20
+    for _ in range(2):
+        attempt = store.begin(twice, where={})
+        attempt.path.with_suffix(".log").write_text("printed")
+        attempt.end("error", "E at f.py:3", {"type": "E", "message": "why"}, wall_s=0.1)
+        store.retry(twice)
+    assert store.tries([never, twice, nowhere]) == {twice: 2}

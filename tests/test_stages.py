@@ -10,7 +10,7 @@ from attnbench.check import check
 from attnbench.labels import variants
 from attnbench.models import maker
 from attnbench.proofs import claims
-from attnbench.reports.collect import fill_knobs
+from attnbench.reports.knobs import fill_knobs
 from attnbench.sweep import expand
 from mechanisms._stages import spread, staged
 from tasks import Port

@@ -158,6 +158,14 @@ class Store:
         """Every attempt of every generation, oldest first."""
         return _evidence.attempts(self.root, id)
 
+    def tries(self, ids: Iterable[str]) -> dict[str, int]:
+        """How many attempts at each of these cells are noted; without those of which nothing is."""
+        found = {}
+        for id in ids:
+            with suppress(FileNotFoundError), os.scandir(f"{self.root}/cells/{id[:2]}/{id}/attempts") as entries:
+                found[id] = sum(entry.name.endswith(".jsonl") for entry in entries)
+        return found
+
     def rivals(self, id: str) -> list[AttemptInfo]:
         """Attempts of the newest generation that other processes may still be at work on."""
         number, now = self.generation(id), time.time()

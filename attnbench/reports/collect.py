@@ -1,5 +1,6 @@
 """Reads a sweep's results into one table: a row for every cell that was asked, whatever became of it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
+from attnbench import meanwhile
+from attnbench.reports.knobs import absent, fill_knobs
 from attnbench.reports.mixtures import mixtures, refuse_mixtures
 from attnbench.reports.rows import counted, once, read_csv, records, table, whole
 
 if TYPE_CHECKING:
     from attnbench.manifest import Cell, Manifest
-    from mechanisms import Knobs
 
 Flat = dict[str, Any]
 BLOCKS = ("result", "cost", "host")
@@ -27,6 +29,7 @@ class Results(Protocol):
     def spec(self, id: str) -> dict[str, Any]: ...
     def result(self, id: str) -> dict[str, Any] | None: ...
     def failed(self, id: str) -> dict[str, Any] | None: ...
+    def tries(self, ids: Iterable[str]) -> dict[str, int]: ...
 
 
 @dataclass(frozen=True)
@@ -176,72 +179,14 @@ def at_site(spec: dict[str, Any], site: dict[str, Any]) -> Flat:
     return row | {"site.causal": site["causal"]}
 
 
-def fill_knobs(rows: list[Flat]) -> None:
-    """All knobs of each mechanism, also those an id leaves out, idle or at their neutral value, and which are idle.
-
-    Where a mechanism is not here, or no longer takes these knobs, the rows are all there is: what one of them lacks
-    and another has is blank and counts as idle in it.
-    """
-    from mechanisms._stages import spread  # here, for it brings torch
-
-    by_name: dict[str, list[Flat]] = {}
-    for row in rows:
-        if row["mechanism"] and (row["task"] or row.get("site.tokens")):
-            by_name.setdefault(row["mechanism"], []).append(row)
-    for name, own in by_name.items():
-        config, asked_for = config_of(name), list(map(knobs_of, own))
-        knobs = {knob for given in asked_for for knob in given}
-        known: dict[str, Flat] = {}  # seeds share their knobs
-        for row, given in zip(own, asked_for, strict=True):
-            if (key := repr(given)) not in known:
-                full, idle = completed(config, given, of=name) or (given, knobs - given.keys())
-                known[key] = {f"mechanism.{knob}": spread(value) for knob, value in full.items()}
-                known[key]["idle"] = " ".join(sorted(idle))
-            row |= known[key]
-
-
-def knobs_of(row: Flat) -> Flat:
-    start = "mechanism."
-    return {column[len(start) :]: value for column, value in row.items() if column.startswith(start)}
-
-
-def config_of(name: str) -> "type[Knobs] | None":
-    """A mechanism's Config; None where it cannot be had, for a report needs no more than rows."""
-    import mechanisms  # here, for it brings torch
-    from attnbench import plugins
-
-    if name not in mechanisms.names():
-        plugins.join()
-    try:
-        return mechanisms.find(name).config
-    except ValueError:
-        return None
-
-
 def absences(frame: pd.DataFrame) -> list[str]:
     """A sentence for each mechanism that is not here, so that its rows are only what they say themselves."""
     rows = (row for row in records(frame) if row["task"] or row.get("site.tokens"))
     names = sorted({row["mechanism"] for row in rows if row["mechanism"]})
     return [
         f"{name} is not among the mechanisms here, so knobs that its rows lack are blank; --plugin FILE fills them."
-        for name in names
-        if config_of(name) is None
+        for name in (meanwhile.asked(absent, names) if names else ())
     ]
-
-
-def completed(config: "type[Knobs] | None", knobs: Flat, *, of: str) -> tuple[Flat, set[str]] | None:
-    """Every knob and which are idle; None where there is no Config, or it does not take them."""
-    from mechanisms import configure
-    from mechanisms._stages import Staged, at, staged
-
-    if config is None:
-        return None
-    whole = {**config.neutral, **knobs}
-    try:
-        made = Staged({stage: configure(config, at(whole, stage), of=of) for stage in staged(whole) or ["1"]})
-    except ValueError:
-        return None
-    return made.model_dump(), made.idle()
 
 
 def with_cost(row: Flat, cost: Flat | None) -> Flat:

@@ -4,7 +4,7 @@ A training leaves some results as curves, in the raw part of its row. They stand
 are kept in curves.csv, one number a line, so that a report can be made again where the store is not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,9 @@ class Kept:
 
     def failed(self, id: str) -> dict[str, Any] | None:
         return self.store.failed(id)
+
+    def tries(self, ids: Iterable[str]) -> dict[str, int]:
+        return self.store.tries(ids)
 
     def result(self, id: str) -> dict[str, Any] | None:
         if id not in self.rows:

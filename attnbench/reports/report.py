@@ -1,6 +1,6 @@
 """Writes what a person reads of a sweep: its rows, summary tables, figures, and the table at the end in a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,15 +47,32 @@ class Made:
     part: "Part"
 
 
+@dataclass(frozen=True)
+class Late:
+    """What is asked for at last: a sentence that only the page has, and how often each cell was tried.
+
+    tried: None where the store is to be asked.
+    """
+
+    told: Callable[[], str] = str
+    tried: Callable[[], Mapping[str, int] | None] = lambda: None
+
+
+LATE = Late()
+
+
 @once()
 @seldom_collected()
 def made_report(
-    store: Results, manifest: "Manifest", folder: Path, *, mixed: bool = False, hide: bool = False, told: str = ""
+    store: Results,
+    manifest: "Manifest",
+    folder: Path,
+    *,
+    mixed: bool = False,
+    hide: bool = False,
+    late: Late = LATE,
 ) -> Made:
-    """Does what `write_report` says. hide: without names of hosts and users and without paths, in all files.
-
-    told: a sentence that only the page has.
-    """
+    """Does what `write_report` says. hide: without names of hosts and users and without paths, in all files."""
     from attnbench.reports import figures, places  # here, for they bring matplotlib
     from attnbench.reports.page import part, write
 
@@ -82,7 +99,8 @@ def made_report(
         sentences = letters.guarded_within(notes, frame)
         summary.write_text(markdown(manifest, sentences, pages, names), encoding="utf-8", newline="\n")
         own = {"manifest": manifest, "frame": frame, "known": known, "pages": pages, "curves": curves, "veil": veil}
-        page = part.Part(**own, notes=(*notes, *filter(None, [told])), beside=part.beside(kept, manifest, veil))
+        own |= {"beside": part.beside(kept, manifest, veil, late.tried())}
+        page = part.Part(**own, notes=(*notes, *filter(None, [late.told()])))
         write.write([page], folder / write.NAME)
     return Made(summary, page)
 

@@ -11,10 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow.csv import ConvertOptions, ParseOptions
+from pyarrow.csv import read_csv as read_fields
 
 Row = Mapping[str, Any]
 
@@ -34,8 +39,9 @@ MADE: ContextVar[dict[int, tuple[pd.DataFrame, list[dict[str, Any]]]] | None] = 
 def table(rows: Iterable[Row]) -> pd.DataFrame:
     """One typed row per mapping, sorted by id; a column that nobody fills is kept if its name is a leading one."""
     rows = sorted(rows, key=lambda row: str(row["id"]))
-    columns = ordered({*LEADING, *TRAILING, *(column for row in rows for column in row)})
-    return pd.DataFrame({name: made_column(name, [row.get(name) for row in rows]) for name in columns})
+    blank = dict.fromkeys(ordered({*LEADING, *TRAILING, *(column for row in rows for column in row)}))
+    columns = zip(*({**blank, **row}.values() for row in rows), strict=True) if rows else repeat(())
+    return pd.DataFrame({name: made_column(name, list(own)) for name, own in zip(blank, columns, strict=False)})
 
 
 def whole(frame: pd.DataFrame) -> bool:
@@ -149,22 +155,10 @@ def texts(own: list[Any]) -> list[str | None]:
     return [known[value] for value in own]
 
 
-def made_column(name: str, own: list[Any]) -> Any:
-    """A column of plain values with the type that it has when it is read back."""
-    if not wordy(name) and set(map(type, own)) <= {float, type(None)}:
-        return pd.Series(own, dtype="float64")
-    return column(name, pd.Series(texts(own), dtype=object))
-
-
 def fields(column: pd.Series) -> list[Any]:
     """A column as a CSV writer turns it into what `text` says."""
     numbers = pd.api.types.is_numeric_dtype(column)  # and truth values; the writer has every digit of a float
     return values(column) if numbers else texts(values(column))
-
-
-def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of text as booleans, integers, floats or words, whichever fits all that is in them."""
-    return pd.DataFrame({name: column(str(name), frame[name]) for name in frame.columns})
 
 
 def wordy(name: str) -> bool:
@@ -172,17 +166,32 @@ def wordy(name: str) -> bool:
     return name.startswith(WORDS) or (name in (*LEADING, *TRAILING) and name not in NUMBERS)
 
 
-def column(name: str, fields: Any) -> Any:
-    filled = {field for field in fields.unique() if isinstance(field, str)}
-    if wordy(name) or not filled:
-        return fields.astype("str" if wordy(name) else "float64")
-    if all(field in ("True", "False") for field in filled):
-        return fields.map({"True": True, "False": False}).astype("boolean")
-    if all(INTEGER.fullmatch(field) for field in filled):
-        return fields.map({field: int(field) for field in filled}).astype("Int64")
-    if all(FLOAT.fullmatch(field) for field in filled):
-        return fields.map({field: float(field) for field in filled}).astype("float64")
-    return fields.astype("str")
+def made_column(name: str, own: list[Any]) -> pd.Series:
+    """A column of plain values with the type that it has when it is read back."""
+    if not wordy(name) and set(map(type, own)) <= {float, type(None)}:
+        return pd.Series(own, dtype="float64")
+    fields = texts(own)
+    different = list(dict.fromkeys(field for field in fields if field is not None))
+    places: dict[str | None, int] = {None: -1, **{field: place for place, field in enumerate(different)}}
+    return column(name, different, np.array([places[field] for field in fields], dtype=np.int64))
+
+
+def column(name: str, different: Sequence[str], at: np.ndarray) -> pd.Series:
+    """A column as truth values, integers, floats or words, whichever fits all its fields.
+
+    different: its fields, each once. at: which of them every row has, [rows]; -1 where it has none.
+    """
+    if not wordy(name):
+        if not different:
+            return pd.Series(np.full(len(at), np.nan))
+        if all(field in ("True", "False") for field in different):
+            truths = np.array([*(field == "True" for field in different), False])
+            return pd.Series(pd.arrays.BooleanArray(truths[at], at < 0))
+        if all(map(INTEGER.fullmatch, different)):
+            return pd.Series(pd.arrays.IntegerArray(np.array([*map(int, different), 0])[at], at < 0))
+        if all(map(FLOAT.fullmatch, different)):
+            return pd.Series(np.array([*map(float, different), np.nan])[at])
+    return pd.Series(np.array([*different, None], dtype=object)[at], dtype="str")
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -196,10 +205,21 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """The table that `write_csv` wrote. Raises ValueError for a file without the leading columns."""
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    if absent := [name for name in LEADING if name not in frame.columns]:
+    with path.open(newline="", encoding="utf-8") as file:
+        names = next(csv.reader(file), [])
+    if absent := [name for name in LEADING if name not in names]:
         raise ValueError(f"{path} is not a table of rows: it lacks the column {absent[0]!r}.")
-    return typed(frame.astype(object))
+    nothing = {"null_values": [""], "strings_can_be_null": True, "quoted_strings_can_be_null": True}
+    read = read_fields(
+        path,
+        parse_options=ParseOptions(newlines_in_values=True),
+        convert_options=ConvertOptions(column_types=dict.fromkeys(names, pa.string()), **nothing),
+    )
+    made = {}
+    for name, fields in zip(names, read.combine_chunks().columns, strict=True):
+        found = fields.combine_chunks().dictionary_encode()
+        made[name] = column(name, found.dictionary.to_pylist(), found.indices.fill_null(-1).to_numpy())
+    return pd.DataFrame(made)
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:

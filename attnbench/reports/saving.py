@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.backends import backend_agg, backend_pdf, backend_svg  # noqa: F401 -- once, not in every process
 from matplotlib.figure import Figure
 
 from attnbench.reports.canvas import STYLE

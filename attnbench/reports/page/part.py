@@ -1,15 +1,12 @@
 """What the page of a sweep is made from: the same tables and sheets that the other files of the report hold."""
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from attnbench.reports.anonymous import Veil
-from attnbench.reports.collect import Results
 from attnbench.reports.columns import PLACES
 from attnbench.reports.places import HISTORY, Curves, Kept
 from attnbench.reports.sheets import Sheet
@@ -50,8 +47,12 @@ class Beside:
     histories: Mapping[str, list[float]] = field(default_factory=dict)
 
 
-def beside(store: Kept, manifest: "Manifest", veil: Veil) -> dict[str, Beside]:
-    """What the store alone knows of the sweep's cells; of a store that holds none of them, nothing is known."""
+def beside(store: Kept, manifest: "Manifest", veil: Veil, tried: Mapping[str, int] | None = None) -> dict[str, Beside]:
+    """What the store alone knows of the sweep's cells; of a store that holds none of them, nothing is known.
+
+    tried: how many attempts at each cell the store has noted, where that is known already.
+    """
+    tried = store.tries(cell.id for cell in manifest.cells) if tried is None else tried
     found = {}
     for cell in manifest.cells:
         record = store.result(cell.id)
@@ -59,7 +60,7 @@ def beside(store: Kept, manifest: "Manifest", veil: Veil) -> dict[str, Beside]:
         raw = (record or {}).get("raw") or {}
         error = (record or {}).get("error") or failure or {}
         found[cell.id] = Beside(
-            tries=(failure or {}).get("tries") or tries(store.store, cell.id),
+            tries=(failure or {}).get("tries") or tried.get(cell.id),
             traceback=veil.text(str(error.get("traceback") or "")),
             histories={name: series for name, series in raw.items() if historic(name, series)},
         )
@@ -70,13 +71,3 @@ def historic(name: str, series: Any) -> bool:
     """Whether a raw series of a row has a number for each epoch of a training."""
     numbers = isinstance(series, list) and set(map(type, series)) <= {int, float}
     return numbers and len(series) > 1 and name.startswith(HISTORY) and f"raw.{name}" not in PLACES
-
-
-def tries(store: Results, id: str) -> int | None:
-    """How many attempts at a cell the store has noted; None for a store without notes of them."""
-    where = getattr(store, "spec_path", None)
-    if where is None:
-        return None
-    with suppress(FileNotFoundError), os.scandir(where(id).parent / "attempts") as found:
-        return sum(entry.name.endswith(".jsonl") for entry in found)
-    return None

@@ -1,0 +1,134 @@
+"""Work in a second process: the same answers as without one, also when that process cannot do it or is gone."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from attnbench import meanwhile
+from attnbench.engine.store import Store
+from tests.asked import plan
+from tests.test_finished_sweep import checked, end
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Python forks on Linux alone.")
+
+
+def where(word: str) -> tuple[str, int]:
+    return word, os.getpid()
+
+
+def spoiled(here: int) -> str:
+    """Can be done in this process alone."""
+    if os.getpid() != here:
+        raise RuntimeError("not here")
+    return "done"
+
+
+def wrong() -> None:
+    raise ValueError("never")
+
+
+@pytest.fixture
+def second(monkeypatch) -> None:
+    monkeypatch.setattr(meanwhile, "room", lambda: True)
+
+
+@LINUX
+@pytest.mark.usefixtures("second")
+def test_works_and_questions_are_answered_elsewhere_in_any_order():
+    with meanwhile.begun(partial(where, "a"), partial(where, "b")) as (first, other):
+        answers = [meanwhile.asked(where, "c"), other(), meanwhile.asked(where, "d"), first(), other()]
+    assert [word for word, _ in answers] == ["c", "b", "d", "a", "b"]
+    assert len({place for _, place in answers}) == 1
+    assert answers[0][1] != os.getpid()
+    assert meanwhile.asked(where, "e") == ("e", os.getpid())
+    assert not multiprocessing.active_children()
+
+
+@LINUX
+@pytest.mark.usefixtures("second")
+def test_what_the_second_process_cannot_do_is_done_here_and_raises_here():
+    with meanwhile.begun(partial(spoiled, os.getpid()), wrong) as (fine, bad):
+        assert fine() == meanwhile.asked(spoiled, os.getpid()) == "done"
+        for work in (bad, partial(meanwhile.asked, wrong)):
+            with pytest.raises(ValueError, match="never"):
+                work()
+
+
+@LINUX
+@pytest.mark.usefixtures("second")
+def test_a_second_process_that_is_gone_is_not_missed():
+    with meanwhile.begun(partial(where, "a")) as (first,):
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        process.join()
+        assert first() == meanwhile.asked(where, "a") == ("a", os.getpid())
+
+
+@LINUX
+def test_the_second_process_ends_with_the_first_however_that_ends(tmp_path):
+    text = f"""
+import os, signal, time
+from pathlib import Path
+from attnbench import meanwhile
+with meanwhile.begun(os.getpid) as (other,):
+    Path({str(tmp_path / "pid")!r}).write_text(str(other()))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", text], check=False, timeout=60)
+    pid, until = int((tmp_path / "pid").read_text()), time.monotonic() + 20
+    if len(os.sched_getaffinity(0)) > 1:
+        while running(pid) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not running(pid)
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_without_a_second_process_works_are_done_when_they_are_asked_for(monkeypatch):
+    monkeypatch.setattr(meanwhile, "room", lambda: False)
+    done: list[str] = []
+    with meanwhile.begun(partial(done.append, "a"), partial(done.append, "b")) as (_, other):
+        assert done == []
+        other()
+    assert done == ["b"]
+
+
+@LINUX
+@pytest.mark.parametrize("cores", ["all", "one"])
+def test_a_report_of_a_store_is_the_same_with_and_without_and_leaves_torch_to_the_second(tmp_path, cores: str):
+    """Stale rows are told, and how often a cell was tried, which the second process counts."""
+    store, found = Store(tmp_path / "results"), plan(tmp_path)
+    end(store, found)
+    checked(store, found).manifest.write(store.root / found.name / "cells.json")
+    told, files = {}, {}
+    for number in ("none", cores):
+        text = f"""
+import os, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{1 if number != "all" else None}])
+from pathlib import Path
+from attnbench import reading
+reading.report([{found.name!r}], Path({str(store.root)!r}), quiet=False, mixed=False)
+print("torch" in sys.modules, file=sys.stderr)
+"""
+        ran = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=120)
+        told[number] = ran.stdout
+        folder = store.root / found.name
+        files[number] = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        several = number == "all" and len(os.sched_getaffinity(0)) > 1
+        assert ran.stderr.splitlines()[-1] == str(not several)
+    assert told["none"] == told[cores]
+    assert files["none"] == files[cores]
+    assert "rows.csv" in files[cores]
+    assert b'"tries":{"0":1' in files[cores]["report.html"]
