@@ -4,6 +4,7 @@ A report begins with what takes long and needs the disk or torch, and with what 
 either, and neither needs the other's. The process is forked before anything large is loaded, and only ever answers.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -14,7 +15,10 @@ from contextvars import ContextVar
 from functools import partial
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
+from pickle import PicklingError
 from typing import Any
+
+from attnbench.engine._child import PR_SET_PDEATHSIG
 
 Work = Callable[[], Any]
 SECOND: ContextVar[Connection | None] = ContextVar("SECOND", default=None)
@@ -30,17 +34,21 @@ def begun(*works: Work) -> Iterator[list[Work]]:
         yield list(works)
         return
     here, there = Pipe()
-    process = get_context("fork").Process(target=serve, args=(there, here, works), daemon=True)
-    process.start()
-    there.close()
-    token = SECOND.set(here)
-    try:
-        yield [partial(fetched, here, number, work) for number, work in enumerate(works)]
-    finally:
-        SECOND.reset(token)
-        here.close()
-        process.terminate()
-        process.join()
+    process = get_context("fork").Process(target=serve, args=(there, works, os.getpid()), daemon=True)
+    with here, there:
+        try:
+            process.start()
+        except OSError:  # no memory, or too many processes
+            yield list(works)
+            return
+        there.close()
+        token = SECOND.set(here)
+        try:
+            yield [partial(fetched, here, number, work) for number, work in enumerate(works)]
+        finally:
+            SECOND.reset(token)
+            process.terminate()
+            process.join()
 
 
 def asked(work: Callable[..., Any], *given: Any) -> Any:
@@ -60,14 +68,21 @@ def fetched(here: Connection, wanted: int | Work, work: Work) -> Any:
     try:
         here.send(wanted)
         done, value = here.recv()
-    except (EOFError, OSError):  # it is gone
+    except Exception:  # it is gone, or what is asked or answered cannot go from one to the other, as a plugin's class
         return work()
     return value if done else work()
 
 
-def serve(there: Connection, here: Connection, works: tuple[Work, ...]) -> None:
-    """The second process: does its works and answers, requests first, until nobody can ask any more."""
-    here.close()  # or the end of the first process would go unnoticed
+def bound(parent: int) -> None:
+    """Ends this process, a child of that one, when that one ends, however it does."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call above
+        os._exit(1)
+
+
+def serve(there: Connection, works: tuple[Work, ...], parent: int) -> None:
+    """The second process: does its works and answers, requests first, until it is ended."""
+    bound(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first one is told, and ends this one
     left, results = list(enumerate(works)), {}
     while True:
@@ -77,12 +92,20 @@ def serve(there: Connection, here: Connection, works: tuple[Work, ...]) -> None:
                 number, work = left.pop(0)
                 results[number] = attempted(work)
             if wanted is not None:
-                there.send(results[wanted] if isinstance(wanted, int) else attempted(wanted))
+                answer(there, results[wanted] if isinstance(wanted, int) else attempted(wanted))
             elif left:
                 number, work = left.pop(0)
                 results[number] = attempted(work)
         except (EOFError, OSError):
             return
+
+
+def answer(there: Connection, found: tuple[bool, Any]) -> None:
+    """Sends what an attempt found, or that it failed where what it found cannot be sent."""
+    try:
+        there.send(found)
+    except (AttributeError, TypeError, PicklingError):
+        there.send((False, None))
 
 
 def attempted(work: Work) -> tuple[bool, Any]:

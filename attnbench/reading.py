@@ -1,4 +1,7 @@
-"""Verbs that only read: status, report, ledger, list and logs. Of them only the ledger needs torch: it counts."""
+"""Verbs that only read: status, report, ledger, list and logs.
+
+Of them the ledger needs torch, for it counts; and a report of a store, which leaves it to a second process if it can.
+"""
 
 import json
 import shutil

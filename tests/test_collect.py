@@ -1,7 +1,9 @@
 """The table of a sweep's rows: every cell has one, no digit is lost, and what is not of one making is told apart."""
 
 import csv
+import gc
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
@@ -79,6 +81,8 @@ def test_no_digit_is_lost(tmp_path: Path, value: Any):
         ([0.0, -0.0, 0.0, None], ["0.0", "-0.0", "0.0", ""]),
         ([inf, -inf, nan, 0.1], ["inf", "-inf", "", "0.1"]),
         ([1, True, 1.0, 1], ["1", "True", "1.0", "1"]),
+        ([1, True, 1, None], ["1", "True", "1", ""]),
+        ([2**53 + 1, 10**18 - 1, None, -3], ["9007199254740993", "999999999999999999", "", "-3"]),
         ([1.0, 1, 2, None], ["1.0", "1.0", "2.0", ""]),
         ([True, False, None, True], ["True", "False", "", "True"]),
         ([10**18, 1, 2, 3], ["1e+18", "1.0", "2.0", "3.0"]),
@@ -90,6 +94,8 @@ def test_no_digit_is_lost(tmp_path: Path, value: Any):
         "signs of nought",
         "infinities",
         "alike but unlike",
+        "one and truth",
+        "long",
         "a whole float",
         "truth",
         "large",
@@ -104,6 +110,49 @@ def test_values_that_are_alike_keep_their_kinds(tmp_path: Path, values: list[Any
     with (tmp_path / "rows.csv").open(newline="") as file:
         assert [line["result.x"] for line in csv.DictReader(file)] == fields
     pd.testing.assert_frame_equal(read_csv(tmp_path / "rows.csv"), frame, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda raw: b"\xef\xbb\xbf" + raw, lambda raw: raw.replace(b"\n", b"\r\n")], ids=["a mark first", "CRLF"]
+)
+def test_a_file_that_another_program_wrote_again_is_read(tmp_path: Path, change: Callable[[bytes], bytes]):
+    frame = table({"id": f"{i}", "error": f"{i}" * 2_200_000, "result.x": i} for i in range(2))  # two blocks
+    write_csv(frame, tmp_path / "rows.csv")
+    (tmp_path / "rows.csv").write_bytes(change((tmp_path / "rows.csv").read_bytes()))
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "rows.csv"), frame, check_exact=True)
+
+
+def test_no_end_of_a_line_within_a_field_is_lost(tmp_path: Path):
+    frame = table({"id": f"{i:05}", "error": "b" + "\n" * (i % 97) + "b"} for i in range(60_000))
+    write_csv(frame, tmp_path / "rows.csv")
+    (tmp_path / "rows.csv").write_bytes((tmp_path / "rows.csv").read_bytes().replace(b"\n", b"\r\n"))
+    found = [str(field).replace("\r\n", "\n") for field in read_csv(tmp_path / "rows.csv")["error"]]
+    assert found == frame["error"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "lacks the column 'id'"),
+        ("{head}\n1,2\n", "is not a table of rows"),
+        ("{head},id\n", "two columns 'id'"),
+    ],
+)
+def test_a_file_that_is_no_table_of_rows_is_refused_by_name(tmp_path: Path, text: str, why: str):
+    write_csv(table([{"id": "a"}]), tmp_path / "rows.csv")
+    head = (tmp_path / "rows.csv").read_text().splitlines()[0]
+    (tmp_path / "rows.csv").write_text(text.format(head=head))
+    with pytest.raises(ValueError, match=f"rows.csv.*{why}"):
+        read_csv(tmp_path / "rows.csv")
+
+
+def test_a_refused_report_leaves_the_search_for_garbage_as_it_was(tmp_path: Path):
+    store, manifest = small()
+    store.rows[training(manifest, "full", 0)]["code"]["fingerprint"] = "other"
+    before = gc.get_threshold()
+    with pytest.raises(ValueError, match="code"):
+        write_report(store, manifest, tmp_path)
+    assert gc.get_threshold() == before
 
 
 def test_rows_of_different_code_are_refused_unless_asked(tmp_path: Path):

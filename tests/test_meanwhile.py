@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +29,29 @@ def spoiled(here: int) -> str:
     if os.getpid() != here:
         raise RuntimeError("not here")
     return "done"
+
+
+class Thrown(Exception):
+    pass
+
+
+def thrown() -> None:
+    raise Thrown
+
+
+class Stuck:
+    """Goes out and does not come in, as an object of a class that only the second process knows."""
+
+    def __reduce__(self):
+        return thrown, ()
+
+
+def stuck() -> str | Stuck:
+    return "here" if multiprocessing.parent_process() is None else Stuck()
+
+
+def kept() -> Callable[[], int]:
+    return lambda: 3
 
 
 def wrong() -> None:
@@ -62,6 +87,36 @@ def test_what_the_second_process_cannot_do_is_done_here_and_raises_here():
 
 @LINUX
 @pytest.mark.usefixtures("second")
+def test_what_cannot_go_from_one_to_the_other_is_done_here(capfd):
+    with meanwhile.begun(stuck, kept, partial(where, "a")) as (first, second, third):
+        assert first() == meanwhile.asked(stuck) == "here"
+        assert second()() == meanwhile.asked(kept)() == meanwhile.asked(lambda: 3) == 3
+        assert third()[1] != os.getpid()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("second")
+def test_where_no_process_can_be_started_works_are_done_here(monkeypatch):
+    class Full:
+        def __init__(self, **_: object):
+            pass
+
+        def start(self) -> None:
+            raise OSError("no more processes")
+
+    monkeypatch.setattr(meanwhile, "get_context", lambda _: SimpleNamespace(Process=Full))
+    before = open_files()
+    with meanwhile.begun(partial(where, "a")) as (first,):
+        assert first() == ("a", os.getpid())
+    assert open_files() == before
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir()) if sys.platform == "linux" else 0
+
+
+@LINUX
+@pytest.mark.usefixtures("second")
 def test_a_second_process_that_is_gone_is_not_missed():
     with meanwhile.begun(partial(where, "a")) as (first,):
         (process,) = multiprocessing.active_children()
@@ -71,21 +126,34 @@ def test_a_second_process_that_is_gone_is_not_missed():
 
 
 @LINUX
-def test_the_second_process_ends_with_the_first_however_that_ends(tmp_path):
+@pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2 if sys.platform == "linux" else True, reason="On one core none is made."
+)
+def test_what_a_killed_report_had_started_ends_with_it(tmp_path):
+    """The second process, and those that draw."""
     text = f"""
 import os, signal, time
 from pathlib import Path
 from attnbench import meanwhile
+from attnbench.reports.saving import MUCH, save_all
+
+def draw():
+    Path({str(tmp_path)!r}, f"{{os.getpid()}}").touch()
+    time.sleep(60)
+
 with meanwhile.begun(os.getpid) as (other,):
-    Path({str(tmp_path / "pid")!r}).write_text(str(other()))
-    os.kill(os.getpid(), signal.SIGKILL)
+    Path({str(tmp_path)!r}, f"{{other()}}").touch()
+    with save_all({{Path("a"): draw, Path("b"): draw}}, MUCH):
+        while len(list(Path({str(tmp_path)!r}).iterdir())) < 3:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", text], check=False, timeout=60)
-    pid, until = int((tmp_path / "pid").read_text()), time.monotonic() + 20
-    if len(os.sched_getaffinity(0)) > 1:
-        while running(pid) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert not running(pid)
+    pids, until = [int(path.name) for path in tmp_path.iterdir()], time.monotonic() + 20
+    assert len(pids) == 3
+    while any(map(running, pids)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(running, pids))
 
 
 def running(pid: int) -> bool:

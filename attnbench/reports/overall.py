@@ -82,8 +82,8 @@ def overall(tables: Sequence[Table]) -> tuple[Overall | None, list[str]]:
     found = [scaled(table) for table in tables]
     tasks = tuple(one for one in found if isinstance(one, Task))
     told = [one for one in found if isinstance(one, str)]
-    names = [name for name in (tasks[0].lines if tasks else ()) if all(name in task.lines for task in tasks)]
-    seeds = common(tasks, names)
+    tasks, names, seeds, without = comparable(tasks)
+    told += without
     fulls = {task.full for task in tasks} & set(names)
     if why := refusal(tasks, names, seeds, fulls):
         return None, [*told, f"Nothing is said over tasks: {why}."]
@@ -91,6 +91,26 @@ def overall(tables: Sequence[Table]) -> tuple[Overall | None, list[str]]:
     everyone = dict.fromkeys(name for task in tasks for name in task.lines)
     dropped = tuple(name for name in everyone if name not in names)
     return Overall(tasks=tasks, seeds=len(seeds), dropped=dropped, full=min(fulls), **made), told
+
+
+def comparable(tasks: tuple[Task, ...]) -> tuple[tuple[Task, ...], list[str], list[int], list[str]]:
+    """The tasks, the variants and the seeds that all of them have, and sentences on tasks that these seeds turn over.
+
+    A task can have a scale over all its seeds and none over those that the variants of all tasks have in common.
+    """
+    names = [name for name in (tasks[0].lines if tasks else ()) if all(name in task.lines for task in tasks)]
+    seeds = common(tasks, names)
+    once = np.arange(len(seeds))[None]
+    turned = [task for task in tasks if seeds and np.isnan(scale(task, seeds, once)[1]).any()]
+    if not turned:
+        return tasks, names, seeds, []
+    told = [
+        f"{task.setting} is left out over tasks: in the {len(seeds)} seeds that all variants have in common "
+        f"{task.full} is not better than {task.control or CHANCE}."
+        for task in turned
+    ]
+    left, names, seeds, further = comparable(tuple(task for task in tasks if task not in turned))
+    return left, names, seeds, [*told, *further]
 
 
 def refusal(tasks: Sequence[Task], names: Sequence[str], seeds: Sequence[int], fulls: set[str]) -> str:

@@ -1,6 +1,6 @@
 """The table of a sweep's rows: its column order, its types, and its way to a CSV file, to Parquet and back.
 
-Every value passes through its text, so that a table made from the store and the same table read back are equal.
+A value has the type that its text tells, so that a table made from the store and the same table read back are equal.
 """
 
 import csv
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow.csv import ConvertOptions, ParseOptions
+from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions
 from pyarrow.csv import read_csv as read_fields
 
 Row = Mapping[str, Any]
@@ -204,17 +204,23 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """The table that `write_csv` wrote. Raises ValueError for a file without the leading columns."""
-    with path.open(newline="", encoding="utf-8") as file:
+    """The table that `write_csv` wrote. Raises ValueError for a file without the leading columns, or no such table."""
+    with path.open(newline="", encoding="utf-8-sig") as file:  # as some programs write it
         names = next(csv.reader(file), [])
     if absent := [name for name in LEADING if name not in names]:
         raise ValueError(f"{path} is not a table of rows: it lacks the column {absent[0]!r}.")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{path} is not a table of rows: it has two columns {twice[0]!r}.")
     nothing = {"null_values": [""], "strings_can_be_null": True, "quoted_strings_can_be_null": True}
-    read = read_fields(
-        path,
-        parse_options=ParseOptions(newlines_in_values=True),
-        convert_options=ConvertOptions(column_types=dict.fromkeys(names, pa.string()), **nothing),
-    )
+    try:
+        read = read_fields(
+            path,
+            read_options=ReadOptions(block_size=path.stat().st_size + 1),  # between two it may lose the end of a line
+            parse_options=ParseOptions(newlines_in_values=True),
+            convert_options=ConvertOptions(column_types=dict.fromkeys(names, pa.string()), **nothing),
+        )
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a table of rows: {error}") from error
     made = {}
     for name, fields in zip(names, read.combine_chunks().columns, strict=True):
         found = fields.combine_chunks().dictionary_encode()

@@ -18,6 +18,7 @@ import matplotlib as mpl
 from matplotlib.backends import backend_agg, backend_pdf, backend_svg  # noqa: F401 -- once, not in every process
 from matplotlib.figure import Figure
 
+from attnbench.meanwhile import bound
 from attnbench.reports.canvas import STYLE
 
 FORMATS: dict[str, dict[str, Any]] = {
@@ -54,7 +55,9 @@ def save_all(figures: Mapping[Path, Callable[[], Figure]], rows: int) -> Iterato
         return
     WAITING.update(figures)
     try:
-        with ProcessPoolExecutor(min(cores, len(figures)), mp_context=get_context("fork")) as others:
+        with ProcessPoolExecutor(
+            min(cores, len(figures)), mp_context=get_context("fork"), initializer=bound, initargs=(os.getpid(),)
+        ) as others:
             saved = others.map(save_waiting, figures)
             yield
             list(saved)

@@ -146,7 +146,7 @@ def panel(title: str, rows: Rows, drawing: Drawing) -> Panel:
 
 
 def most_often(made: list[Spot]) -> int:
-    """How many seeds the variants have that lack none: what most of them have, so that only others need be told."""
+    """How many seeds most of the variants have that lack none, so that only the others need be told."""
     counts = Counter(len(spot.rows) for spot in made if spot.whole)
     return max(counts, key=lambda count: (counts[count], count), default=0)
 

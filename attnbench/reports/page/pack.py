@@ -44,7 +44,7 @@ def packed(rows: Sequence[dict[str, Any]], names: Iterable[str]) -> list[dict[st
     columns = zip(*(map(row.get, names) for row in rows), strict=True)  # row after row, as they lie in memory
     for name, values in zip(names, columns, strict=False):
         if name.startswith("cost."):
-            known = (*values, object())  # the last one, which equals nothing, where there is no cost cell
+            known = (*values, None)  # the last one where there is no cost cell
             values = [None if value == known[price] else value for value, price in zip(values, prices, strict=True)]
         if any(value is not None for value in values):
             found.append({"name": name, **column(turned(moment if name in TIMES else rounded, values))})
