@@ -138,7 +138,8 @@ def write_profiles(over: "Overall", folder: Path) -> list[str]:
 
 def drawn(rows: list[dict[str, Any]], drawing: Drawing, known: places.Curves) -> "Figure":
     """A figure of rows with what is not in the table: how far above a floor they are, and their curves."""
-    return draw([{**row, **above_floor(row), **known.get(row["id"], {})} for row in rows], drawing)
+    further = ({**above_floor(row), **known.get(row["id"], {})} for row in rows)
+    return draw([{**row, **more} if more else row for row, more in zip(rows, further, strict=True)], drawing)
 
 
 def draw(rows: list[dict[str, Any]], drawing: Drawing) -> "Figure":

@@ -101,7 +101,7 @@ def made_report(
         own = {"manifest": manifest, "frame": frame, "known": known, "pages": pages, "curves": curves, "veil": veil}
         own |= {"beside": part.beside(kept, manifest, veil, late.tried())}
         page = part.Part(**own, notes=(*notes, *filter(None, [late.told()])))
-        write.write([page], folder / write.NAME)
+    write.write([page], folder / write.NAME)  # when all figures are there, whose processes need the cores
     return Made(summary, page)
 
 
