@@ -16,10 +16,10 @@ from typing import Any
 
 import click
 
-from attnbench import meanwhile
 from attnbench.engine import codes
 from attnbench.engine.store import Evidence, Store
 from attnbench.manifest import Cell, Manifest
+from attnbench.reports import meanwhile
 
 FULL_DISK = 2**20  # bytes
 STALE = (

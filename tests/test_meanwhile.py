@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from attnbench import meanwhile
 from attnbench.engine.store import Store
+from attnbench.reports import meanwhile
 from tests.asked import plan
 from tests.test_finished_sweep import checked, end
 
@@ -134,7 +134,7 @@ def test_what_a_killed_report_had_started_ends_with_it(tmp_path):
     text = f"""
 import os, signal, time
 from pathlib import Path
-from attnbench import meanwhile
+from attnbench.reports import meanwhile
 from attnbench.reports.saving import MUCH, save_all
 
 def draw():

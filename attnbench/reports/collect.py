@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from attnbench import meanwhile
+from attnbench.reports import meanwhile
 from attnbench.reports.knobs import absent, fill_knobs
 from attnbench.reports.mixtures import mixtures, refuse_mixtures
 from attnbench.reports.rows import counted, once, read_csv, records, table, whole

@@ -7,7 +7,7 @@ load, which a second process spends where there is one.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attnbench import meanwhile
+from attnbench.reports import meanwhile
 
 if TYPE_CHECKING:
     from mechanisms import Knobs

@@ -18,8 +18,8 @@ import matplotlib as mpl
 from matplotlib.backends import backend_agg, backend_pdf, backend_svg  # noqa: F401 -- once, not in every process
 from matplotlib.figure import Figure
 
-from attnbench.meanwhile import bound
 from attnbench.reports.canvas import STYLE
+from attnbench.reports.meanwhile import bound
 
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"dpi": 200, "metadata": {"Software": None}},

@@ -18,9 +18,8 @@ from multiprocessing.connection import Connection
 from pickle import PicklingError
 from typing import Any
 
-from attnbench.engine._child import PR_SET_PDEATHSIG
-
 Work = Callable[[], Any]
+PR_SET_PDEATHSIG = 1
 SECOND: ContextVar[Connection | None] = ContextVar("SECOND", default=None)
 
 
