@@ -58,8 +58,13 @@ def asked(work: Callable[..., Any], *given: Any) -> Any:
 
 def room() -> bool:
     """Whether a second process can be had and is of use: a core for it, and torch not loaded here already."""
-    alone = sys.platform == "linux" and threading.active_count() == 1  # else a fork may keep locks that nobody opens
-    return alone and len(os.sched_getaffinity(0)) > 1 and "torch" not in sys.modules
+    alone = threading.active_count() == 1  # else a fork may keep locks that nobody opens
+    return alone and cores() > 1 and "torch" not in sys.modules
+
+
+def cores() -> int:
+    """How many cores forked processes can be given; 1 where a fork is not safe."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
 
 
 def fetched(here: Connection, wanted: int | Work, work: Work) -> Any:

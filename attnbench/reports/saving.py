@@ -6,7 +6,6 @@ The same figure gives the same bytes, without dates, and with ids in SVG that no
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from matplotlib.backends import backend_agg, backend_pdf, backend_svg  # noqa: F
 from matplotlib.figure import Figure
 
 from attnbench.reports.canvas import STYLE
-from attnbench.reports.meanwhile import bound
+from attnbench.reports.meanwhile import bound, cores
 
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"dpi": 200, "metadata": {"Software": None}},
@@ -47,8 +46,7 @@ def save_all(figures: Mapping[Path, Callable[[], Figure]], rows: int) -> Iterato
 
     rows: how many all of them draw. Raises what drawing one raised, at the end of the block.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-    if cores < 2 or rows < MUCH:
+    if cores() < 2 or rows < MUCH:
         for path, draw in figures.items():
             save(draw(), path)
         yield
@@ -56,7 +54,7 @@ def save_all(figures: Mapping[Path, Callable[[], Figure]], rows: int) -> Iterato
     WAITING.update(figures)
     try:
         with ProcessPoolExecutor(
-            min(cores, len(figures)), mp_context=get_context("fork"), initializer=bound, initargs=(os.getpid(),)
+            min(cores(), len(figures)), mp_context=get_context("fork"), initializer=bound, initargs=(os.getpid(),)
         ) as others:
             saved = others.map(save_waiting, figures)
             yield
